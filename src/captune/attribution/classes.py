@@ -229,9 +229,8 @@ def _patches(module: nn.Module, shape: GridShape) -> Iterator[list[Tensor]]:
         for part in module.modules():
             if isinstance(part, nn.ModuleList | nn.Sequential) and _is_row(part):
                 for block in part:
-                    hook = block.register_forward_pre_hook(enter, with_kwargs=True)
-                    stack.callback(hook.remove)
-            stack.callback(part.register_forward_hook(leave).remove)
+                    stack.enter_context(block.register_forward_pre_hook(enter, with_kwargs=True))
+            stack.enter_context(part.register_forward_hook(leave))
         yield found
 
 

@@ -210,8 +210,8 @@ def reuse_prefix(captioner: CaptionModel, one_row: Callable[[], object]) -> Iter
 
     with ExitStack() as stack:
         # before the bridge's own hook, which remembers what its block is given
-        handle = blocks[count].register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
-        stack.callback(handle.remove)
+        first = blocks[count]
+        stack.enter_context(first.register_forward_pre_hook(enter, with_kwargs=True, prepend=True))
         for block, form in zip(blocks[:count], forms, strict=True):
             stack.callback(block.__dict__.pop, "forward", None)
             block.forward = _passing(form)
@@ -237,10 +237,10 @@ def _once(
         forms.append(type(output))
 
     with ExitStack() as stack:
-        handle = blocks[-1].register_forward_pre_hook(catch, with_kwargs=True, prepend=True)
-        stack.callback(handle.remove)
+        last = blocks[-1]
+        stack.enter_context(last.register_forward_pre_hook(catch, with_kwargs=True, prepend=True))
         for block in blocks[:-1]:
-            stack.callback(block.register_forward_hook(note).remove)
+            stack.enter_context(block.register_forward_hook(note))
         with suppress(_Known):
             one_row()
     return found[0], forms

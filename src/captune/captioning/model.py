@@ -267,11 +267,8 @@ class CaptionModel(Trainable):
         kept = F.pad(kept, (mask.shape[1] - ids.shape[1], 0))
         head: nn.Module = self.decoder.module.get_output_embeddings()
         narrowing = head.register_forward_pre_hook(lambda _, args: (args[0][kept][None],))
-        try:
-            with self.looking_at(states):
-                logits: Tensor = self.decoder.module(**inputs, use_cache=False).logits
-        finally:
-            narrowing.remove()
+        with narrowing, self.looking_at(states):
+            logits: Tensor = self.decoder.module(**inputs, use_cache=False).logits
         return logits.squeeze(0)  # of which the backward pass copies nothing
 
     @contextmanager

@@ -128,13 +128,12 @@ def has_open_clip() -> bool:
 
 def _lite() -> CatalogueEntry:
     parts = assets.ASSETS["lite"]
-    cached = all(part.is_cached() for part in parts)
     return CatalogueEntry(
         spec="lite",
         note="the default: small, from the package index, no hub",
         licence="Apache-2.0",
         download_bytes=sum(part.download_bytes for part in parts),
-        cached=parts[0].folder.parent if cached else None,
+        cached=parts[0].folder.parent if assets.are_cached(parts) else None,
     )
 
 

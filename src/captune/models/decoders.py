@@ -170,7 +170,7 @@ def fetch_decoder(spec: str = "lite", source: Path | None = None) -> list[Path]:
 def is_cached(spec: str) -> bool:
     """True when `spec` loads without a network."""
     if spec == "lite":
-        return all(asset.is_cached() for asset in assets.ASSETS["lite-decoder"])
+        return assets.are_cached(assets.ASSETS["lite-decoder"])
     repo = parse_decoder(spec).repo
     return repo is None or hub.cached(repo, lambda names: _choose(names, spec)) is not None
 

@@ -217,7 +217,7 @@ def no_larger_than(
             (registrations.register_module_buffer_registration_hook, on_buffer),
             (registrations.register_module_module_registration_hook, on_module),
         ):
-            stack.callback(register(hook).remove)
+            stack.enter_context(register(hook))
         yield
 
 

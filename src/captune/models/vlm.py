@@ -12,7 +12,7 @@ what `get_image_features` puts there; elsewhere the last hidden state of the vis
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from captune.errors import UserError
 from captune.models import hub, vetting
@@ -332,11 +333,8 @@ class VLM:
         """What the head reads at each place of what `logits` reads: [rows, places, width]."""
         found: list[Tensor] = []
         everywhere = torch.ones_like(ids, dtype=torch.bool)
-        reading = self._head.register_forward_pre_hook(lambda _, args: found.append(args[0]))
-        try:
+        with self._head.register_forward_pre_hook(lambda _, args: found.append(args[0])):
             self.logits(inputs, features, prompts, ids, everywhere)
-        finally:
-            reading.remove()
         return torch.cat(found, dim=1)
 
     @torch.no_grad()
@@ -352,13 +350,10 @@ class VLM:
             if isinstance(weights, Tensor) and weights.ndim == 4 and not known:
                 found.setdefault(module, []).append(weights)
 
-        hooks = [module.register_forward_hook(keep) for module in self.model.modules()]
-        try:
-            with telling_weights(self.model):
-                self.logits(inputs, features, prompts, ids, torch.ones_like(ids, dtype=torch.bool))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with telling_weights(self.model), ExitStack() as stack:
+            for module in self.model.modules():
+                stack.enter_context(module.register_forward_hook(keep))
+            self.logits(inputs, features, prompts, ids, torch.ones_like(ids, dtype=torch.bool))
         return found
 
     def head_rows(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -377,14 +372,9 @@ class VLM:
         # GIT counts text alone
         return {"position_ids": places} if self.mark is None else {}
 
-    @contextmanager
-    def _head_at(self, pick: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def _head_at(self, pick: Callable[[Tensor], Tensor]) -> RemovableHandle:
         """The head, most of a short pass, runs where it is asked: pick makes [places, width]."""
-        narrowing = self._head.register_forward_pre_hook(lambda _, args: (pick(args[0])[None],))
-        try:
-            yield
-        finally:
-            narrowing.remove()
+        return self._head.register_forward_pre_hook(lambda _, args: (pick(args[0])[None],))
 
     @contextmanager
     def _handed(self, inputs: Inputs, features: Sequence[Tensor] | None) -> Iterator[None]:

@@ -37,11 +37,8 @@ class Vision:
         if self._projector is None:
             return self._seen(inputs)
         read: list[Tensor] = []
-        reading = self._projector.register_forward_pre_hook(lambda _, args: read.append(args[0]))
-        try:
+        with self._projector.register_forward_pre_hook(lambda _, args: read.append(args[0])):
             counts = [len(one) for one in self._seen(inputs)]
-        finally:
-            reading.remove()
         (whole,) = read
         return _shared(whole, counts)
 
@@ -118,11 +115,8 @@ class Vision:
             numbers = torch.arange(tiles * each, dtype=torch.float32, device=output.device)
             return numbers.view(tiles, each, 1).repeat(1, 1, channels)
 
-        numbering = self._owner.multi_modal_projector.register_forward_hook(number)
-        try:
+        with self._owner.multi_modal_projector.register_forward_hook(number):
             (found,) = self.of(inputs)
-        finally:
-            numbering.remove()
         is_token = (found == found[:, :1]).all(dim=1)
         return counts[0], found[:, 0].long().where(is_token, -1).cpu()
 
@@ -220,11 +214,8 @@ def going_on(model: Any, read: Read, rows: int) -> Iterator[None]:
             given["deepstack_visual_embeds"] = [depth[left] for depth in depths]
         return args, given
 
-    entering = model.base_model.get_decoder().register_forward_pre_hook(cut, with_kwargs=True)
-    try:
+    with model.base_model.get_decoder().register_forward_pre_hook(cut, with_kwargs=True):
         yield
-    finally:
-        entering.remove()
 
 
 def _shared(whole: Tensor, shares: Sequence[int]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from tests.captioning.tester import Combination, asked, captioner_of
 from tests.captioning.tiny import tiny_decoder
 
 from captune.captioning.decoder_parts import find_parts
-from captune.captioning.tuning.ia3 import targets_of
+from captune.captioning.tuning.ia3 import scaled_projections
 from captune.errors import UserError
 
 
@@ -57,7 +57,7 @@ def test_count_of_gpt2_small() -> None:
 
 
 def test_targets() -> None:
-    scaled, inner = targets_of(find_parts(tiny_decoder("qwen3").module))
+    scaled, inner = scaled_projections(find_parts(tiny_decoder("qwen3").module))
     assert scaled[:2] == ["model.layers.0.self_attn.k_proj", "model.layers.0.self_attn.v_proj"]
     assert inner == [f"model.layers.{block}.mlp.down_proj" for block in range(3)]
 
@@ -68,4 +68,4 @@ def test_what_has_no_keys_is_refused() -> None:
         for name in ("k_proj", "v_proj"):
             block.self_attn.add_module(f"odd_{name}", block.self_attn._modules.pop(name))
     with pytest.raises(UserError, match=r"no keys and values .*odd_k_proj.* take lora"):
-        targets_of(find_parts(module))
+        scaled_projections(find_parts(module))

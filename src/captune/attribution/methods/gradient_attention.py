@@ -165,11 +165,11 @@ def capture_attention(
     with ExitStack() as stack:
         embedding: nn.Module = captioner.decoder.module.get_input_embeddings()
         # else what stands before the first trained parameter has no gradient
-        stack.callback(embedding.register_forward_hook(_as_leaf).remove)
+        stack.enter_context(embedding.register_forward_hook(_as_leaf))
         for number, layer in enumerate(captioner.bridge.cross_attention_layers):
             # before the hooks of a tuning method, which change what the layer gives
-            hook = layer.register_forward_hook(_writing_out(found, number), prepend=True)
-            stack.callback(hook.remove)
+            write_out = _writing_out(found, number)
+            stack.enter_context(layer.register_forward_hook(write_out, prepend=True))
         if self_attention:
             stack.enter_context(_self_attention(captioner, found))
         yield found

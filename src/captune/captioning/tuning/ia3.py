@@ -36,7 +36,7 @@ class IA3(PeftMethod):
         from peft import IA3Config as Config
         from peft import IA3Model
 
-        scaled, inner = targets_of(parts)
+        scaled, inner = scaled_projections(parts)
         config = Config(
             target_modules=[*scaled, *inner],
             feedforward_modules=inner,
@@ -47,12 +47,12 @@ class IA3(PeftMethod):
     @classmethod
     def count(cls, config: IA3Config, parts: DecoderParts, bridge: Bridge) -> int:
         """By the arithmetic of the module's text."""
-        scaled, inner = targets_of(parts)
+        scaled, inner = scaled_projections(parts)
         outputs = sum(parts.sizes[name][1] for name in scaled)
         return outputs + sum(parts.sizes[name][0] for name in inner)
 
 
-def targets_of(parts: DecoderParts) -> tuple[list[str], list[str]]:
+def scaled_projections(parts: DecoderParts) -> tuple[list[str], list[str]]:
     """(projections whose outputs are scaled, projections whose inputs are), all blocks together.
 
     Raises UserError for a block in which they are not found.

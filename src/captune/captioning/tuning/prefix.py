@@ -21,6 +21,7 @@ Trained parameters, for L blocks with h key/value heads of size e:
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -76,12 +77,11 @@ class Prefix(TuningMethod):
     def _is_reached(self, model: nn.Module) -> bool:
         """Whether a token that passes through the model meets every prefix."""
         met: set[nn.Module] = set()
-        handles = [p.register_forward_hook(lambda p, *_: met.add(p)) for p in self.blocks]
-        with torch.no_grad():
+        with torch.no_grad(), ExitStack() as stack:
+            for prefix in self.blocks:
+                stack.enter_context(prefix.register_forward_hook(lambda p, *_: met.add(p)))
             device = next(model.parameters()).device
             model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=device))
-        for handle in handles:
-            handle.remove()
         return len(met) == len(self.blocks)
 
     def detach(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -296,13 +297,9 @@ def patches_of(model: Any, processor: Any, image: Image.Image, weights_id: str) 
     whole, whole_id = found
     norm = getattr(tower, "post_layernorm", None)
     seen: list[int] = []
-    handle = norm.register_forward_hook(lambda _m, _i, out: seen.append(out.ndim)) if norm else None
-    try:
-        with torch.inference_mode():
-            features = getattr(tower(pixel_values=whole(image)[None]), "last_hidden_state", None)
-    finally:
-        if handle is not None:
-            handle.remove()
+    hook = norm.register_forward_hook(lambda _m, _i, out: seen.append(out.ndim)) if norm else None
+    with torch.inference_mode(), hook or nullcontext():
+        features = getattr(tower(pixel_values=whole(image)[None]), "last_hidden_state", None)
     if not isinstance(features, Tensor):
         return None
     patch = getattr(tower.config, "patch_size", None)

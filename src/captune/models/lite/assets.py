@@ -120,6 +120,11 @@ IMAGE_ENCODER, _ = ASSETS["lite"]
 (DECODER,) = ASSETS["lite-decoder"]
 
 
+def are_cached(assets: Sequence[Asset]) -> bool:
+    """Whether these load without a network."""
+    return all(asset.is_cached() for asset in assets)
+
+
 def lite_package(what: str) -> list[Path]:
     """Where the package captune_lite is; it is found, not imported.
 
