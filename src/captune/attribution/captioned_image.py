@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -25,6 +26,9 @@ from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape, ImageTextModel
 from captune.text import as_sentence
 from captune_metrics.display import quoted
+
+if TYPE_CHECKING:
+    from captune.attribution.vlm_image import ImageReader
 
 END = "<|endoftext|>"
 # A caption that was written down has its full stop at its last word, whose map is that of the word
@@ -48,7 +52,8 @@ class WordSpan:
 class CaptionedImage:
     """One image with one caption.
 
-    model: the captioner. grid: [1, tokens, channels] float32, finished, where the captioner is.
+    model: the captioner, or what one of transformers reads of the image. grid: [1, tokens,
+    channels] float32, finished, where the captioner is.
     ids: of the caption's tokens, with the end where it came. words: without the end.
     is_user_caption: the caption is a person's, not the captioner's.
     known: [1, w], the words of `CaptionModel.project`, for those that read a text beside the image.
@@ -56,7 +61,7 @@ class CaptionedImage:
     agreement: as of a `Caption`.
     """
 
-    model: CaptionModel
+    model: CaptionModel | ImageReader
     image: ImageFile
     grid: Tensor
     ids: list[int]
@@ -74,7 +79,8 @@ class CaptionedImage:
     @property
     def before(self) -> int:
         """Positions before the one from which step 0 is predicted: those of a prompt."""
-        return self.model.places_before(self.known)
+        model = self.model
+        return model.places_before(self.known) if isinstance(model, CaptionModel) else 0
 
     @property
     def told(self) -> set[str]:
@@ -145,7 +151,7 @@ def captioned_images(
 
 
 def captioned_image(
-    model: CaptionModel,
+    model: CaptionModel | ImageReader,
     image: ImageFile,
     grid: Tensor,
     ids: Sequence[int],

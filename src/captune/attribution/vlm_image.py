@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from captune.captioning.any_captioner import AnyCaptioner, Ready
 from captune.captioning.bridge import Bridge
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import GenerationSettings
-from captune.captioning.model import IGNORED
+from captune.captioning.model import IGNORED, CaptionModel
 from captune.captioning.tuned_vlm import NoBridge
 from captune.errors import UserError
 from captune.images import ImageFile, Skipped, UnreadableImage, open_image
@@ -275,6 +274,9 @@ class ImageReader(VLMReader):
         return grids_of
 
 
+AnyModel = CaptionModel | VLMReader  # what map methods are asked about
+
+
 def token_boxes(across: Tensor, down: Tensor, tokens: int) -> Tensor:
     """Boxes [tokens, 4] of tokens that divide the pixels evenly, in their order.
 
@@ -340,8 +342,12 @@ def any_captioned_images(
             ready, features = Ready(file, "", own.inputs), grid.to(captioner.vlm.model.dtype)
             (chosen,) = captioner.chosen([ready], list(features), how)
             ids = chosen.ids
-        model: Any = own  # a captioner as far as maps ask
-        yield captioned_image(model, file, grid, ids, is_user_caption=text is not None)
+        yield captioned_image(own, file, grid, ids, is_user_caption=text is not None)
+
+
+def model_of(captioner: Captioner | AnyCaptioner) -> AnyModel:
+    """What map methods ask, before an image is read."""
+    return captioner.model if isinstance(captioner, Captioner) else reader_of(captioner)
 
 
 def reader_of(captioner: AnyCaptioner) -> VLMReader:
@@ -351,5 +357,4 @@ def reader_of(captioner: AnyCaptioner) -> VLMReader:
 
 def reader_in(captioned: CaptionedImage) -> ImageReader | None:
     """The model of transformers that captioned an image; None where captune's own did."""
-    model: Any = captioned.model
-    return model if isinstance(model, ImageReader) else None
+    return captioned.model if isinstance(captioned.model, ImageReader) else None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.vlm_image import reader_in
+from captune.attribution.vlm_image import AnyModel, reader_in
 from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
@@ -182,21 +182,21 @@ def _ids_at(captioned: CaptionedImage, step: int, word: str) -> list[int]:
     return ids
 
 
-def first_cross_attention_block(captioner: CaptionModel) -> int:
+def first_cross_attention_block(captioner: AnyModel) -> int:
     """How many of the decoder's blocks read text alone; 0 where that is not known."""
     bridge = captioner.bridge
     return min(bridge.places) if isinstance(bridge, CrossAttention) else 0
 
 
 @contextmanager
-def reuse_prefix(captioner: CaptionModel, one_row: Callable[[], object]) -> Iterator[None]:
+def reuse_prefix(captioner: AnyModel, one_row: Callable[[], object]) -> Iterator[None]:
     """In the block, the rows of a pass skip the blocks that one row has been through.
 
     one_row: a pass over one of the rows, which are all the same text. For passes without gradients
     and without a cache; others go their usual way.
     """
     count = first_cross_attention_block(captioner)
-    if count == 0 or torch.is_grad_enabled():
+    if count == 0 or torch.is_grad_enabled() or not isinstance(captioner, CaptionModel):
         yield
         return
     blocks = captioner.parts.blocks

@@ -14,7 +14,7 @@ from captune.answer_files import row_files, row_paths
 from captune.attribution.classes import ClassMaps, default_method, explain_classes
 from captune.attribution.explanation import ExplainedWord, Explanation, TimeBudget, explain_words
 from captune.attribution.methods import LayerHead, choose_map, read_default
-from captune.attribution.vlm_image import any_captioned_images, reader_of
+from captune.attribution.vlm_image import any_captioned_images, model_of
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import prepare
 from captune.captioning.captioner import LITE, Captioner
@@ -207,9 +207,8 @@ def _captioner_source(
     stored = read_default(folder)
     loaded = prepared.load() if captioner is None else captioner
     is_own = isinstance(loaded, Captioner)
-    model: Any = loaded.model if isinstance(loaded, Captioner) else reader_of(loaded)
     method, layer_head = choose_map(
-        model, stored, method=options.method, layer=options.layer, head=options.head
+        model_of(loaded), stored, method=options.method, layer=options.layer, head=options.head
     )
     method.check_encoder(loaded.encoder if isinstance(loaded, Captioner) else None)
     skipped, without = list(found.skipped), []

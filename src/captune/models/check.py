@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from captune.attribution.masking import token_masking
 from captune.attribution.methods import MAP_METHODS
 from captune.attribution.vlm_image import reader_of
 from captune.captioning.any_captioner import AnyCaptioner
-from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.models.vlm import VLM, Written
@@ -78,7 +77,7 @@ def map_checks(vlm: VLM, prompt: str | None) -> Iterator[tuple[str, str]]:
     box = int(left * width), int(top * height), int(right * width), int(bottom * height)
     square.paste((250, 240, 40), box)
     (own, grid), (_, plain) = reader.of(square), reader.of(grey)
-    file, model = ImageFile(Path("square.png"), "square.png"), cast("CaptionModel", own)
+    file, model = ImageFile(Path("square.png"), "square.png"), own
     one = captioned_image(model, file, grid, ids_of_caption(own.decoder, "a yellow square"))
     shape = one.shape
     near = _near(shape.rows, shape.columns)
@@ -88,7 +87,7 @@ def map_checks(vlm: VLM, prompt: str | None) -> Iterator[tuple[str, str]]:
     for name in ("gradient", "attention", "token-activation"):
         method = MAP_METHODS.get(name)
         try:
-            layer_head = method.layer_heads(cast("CaptionModel", reader))[0]
+            layer_head = method.layer_heads(reader)[0]
         except UserError:
             continue  # not of this family
         maps = method.maps(one, layer_head, range(len(one.words)))

@@ -34,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.attribution.captioned_image import CaptionedImage, ids_of_caption
+from captune.attribution.vlm_image import AnyModel
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune_metrics.display import printable, quoted
@@ -262,7 +262,7 @@ class ChosenCaption:
 
 
 def chosen_captions(
-    data: CaptionDataset, captioner: CaptionModel, boxes: Boxes | None
+    data: CaptionDataset, captioner: AnyModel, boxes: Boxes | None
 ) -> tuple[list[ChosenCaption], list[str]]:
     """Of each image the caption that names the most things that have a box; of equals the first.
 
@@ -328,7 +328,7 @@ def example_of(
     return Example(image, captioned, categories, targets)
 
 
-def _is_writable(captioner: CaptionModel, caption: str) -> bool:
+def _is_writable(captioner: AnyModel, caption: str) -> bool:
     try:
         ids_of_caption(captioner.decoder, caption)
     except UserError:

@@ -39,7 +39,7 @@ from captune.attribution.faithful.results import (
 from captune.attribution.faithful.sanity import SanityChecks, check_sanity
 from captune.attribution.masking import BLURRED, mean_token, pixel_masking, token_masking
 from captune.attribution.methods import MAP_METHODS
-from captune.attribution.vlm_image import any_captioned_images, reader_of
+from captune.attribution.vlm_image import AnyModel, any_captioned_images, model_of
 from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
@@ -74,7 +74,7 @@ class Candidates:
 
 
 def candidates_of(
-    captioner: CaptionModel, encoder: ImageTextModel | None, *, quick: bool = False
+    captioner: AnyModel, encoder: ImageTextModel | None, *, quick: bool = False
 ) -> Candidates:
     """All maps that there are for this captioner; quick: without those that occlude.
 
@@ -236,16 +236,11 @@ class Evaluation:
         self.skipped: list[Skipped] = []
         self._options = options
         self._captioner, self._cache = captioner, cache
+        self._model = model_of(captioner)
         self._progress = progress
         self._until: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._stages: dict[str, Any] = {}
-
-    @property
-    def _model(self) -> Any:
-        """What map methods ask."""
-        captioner = self._captioner
-        return captioner.model if isinstance(captioner, Captioner) else reader_of(captioner)
 
     @property
     def _encoder(self) -> ImageTextModel | None:
@@ -273,7 +268,7 @@ class Evaluation:
             sets = [self._examples(captions, val_boxes, generated=own) for own in (False, True)]
         fill = None
         if options.hide == "mean":
-            if not isinstance(self._captioner, Captioner):
+            if not isinstance(model, CaptionModel):
                 raise UserError("--hide mean is for a captioner of captune tune; leave it out")
             fill = mean_token([one.captioned.grid for one in examples], model.grid)
 

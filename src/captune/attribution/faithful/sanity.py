@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.vlm_image import VLMReader
+from captune.attribution.vlm_image import AnyModel, VLMReader
 from captune.captioning.bridge import Bridge
-from captune.captioning.model import CaptionModel
 from captune.images import open_image
 from captune.models.encoders import ImageEncoder
 from captune.text import percent
@@ -85,7 +83,7 @@ class SanityChecks:
 
 
 def check_sanity(
-    captioner: CaptionModel,
+    captioner: AnyModel,
     encoder: ImageEncoder | None,
     images: Sequence[CaptionedImage],
     maps_of: MapsOf,
@@ -103,7 +101,7 @@ def check_sanity(
 
 
 def cascading_randomization(
-    captioner: CaptionModel, images: Sequence[CaptionedImage], maps_of: MapsOf, *, seed: int = 0
+    captioner: AnyModel, images: Sequence[CaptionedImage], maps_of: MapsOf, *, seed: int = 0
 ) -> list[Stage]:
     """Randomise the bridge part by part, the earlier ones staying so; it is as before afterwards.
 
@@ -123,7 +121,7 @@ def cascading_randomization(
     return found
 
 
-def learnt_parts(captioner: Any) -> tuple[nn.Module, list[tuple[str, list[nn.Parameter]]]]:
+def learnt_parts(captioner: AnyModel) -> tuple[nn.Module, list[tuple[str, list[nn.Parameter]]]]:
     """What is randomised: captune's bridge; of a model of transformers its last three blocks."""
     if not isinstance(captioner, VLMReader):
         return captioner.bridge, bridge_parts(captioner.bridge)
@@ -180,9 +178,8 @@ def shifted(
     UnreadableImage where the image is gone.
     """
     image = open_image(captioned.image.path)
-    reader: Any = captioned.model
-    if isinstance(reader, VLMReader):
-        reader, grid = reader.of(ImageChops.offset(image, pixels))
+    if isinstance(captioned.model, VLMReader):
+        reader, grid = captioned.model.of(ImageChops.offset(image, pixels))
         return replace(captioned, model=reader, grid=grid)
     assert encoder is not None
     whole = encoder.whole(image)

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from captune import registry
 from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.vlm_image import AnyModel
 from captune.attribution.word_scores import WordTarget, word_targets
 from captune.captioning.bridge.cross_attention import CrossAttentionLayer
 from captune.captioning.checkpoint import read_beside
-from captune.captioning.model import CaptionModel
 from captune.captioning.settings import EXPLAIN
 from captune.errors import UserError
 from captune.models.encoders import ImageTextModel
@@ -60,7 +60,7 @@ class MapMethod(ABC):
     signed: ClassVar[bool] = False
     no_against: ClassVar[str] = ""
 
-    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
+    def layer_heads(self, captioner: AnyModel) -> list[LayerHead]:
         """The maps that it makes for this captioner, the default first; one where nothing is said.
 
         Raises UserError where it makes none.
@@ -107,14 +107,14 @@ class MapMethod(ABC):
         """Whether a map holds fractions of one: of the attention, how much each patch had."""
         return False
 
-    def check(self, captioner: CaptionModel, layer_head: LayerHead) -> None:
+    def check(self, captioner: AnyModel, layer_head: LayerHead) -> None:
         """Raises UserError for what is none of `layer_heads`."""
         known = self.layer_heads(captioner)
         if layer_head not in known:
             raise UserError(f"{self.name} has no map of {layer_head}; it has {_listed(known)}")
 
 
-def cross_attention_layers(captioner: CaptionModel, name: str) -> list[CrossAttentionLayer]:
+def cross_attention_layers(captioner: AnyModel, name: str) -> list[CrossAttentionLayer]:
     """The layers that look at the image; name: of the method, for the sentence.
 
     Raises UserError where there are none.
@@ -175,7 +175,7 @@ def read_default(folder: Path) -> DefaultMap | None:
 
 
 def choose_map(
-    captioner: CaptionModel,
+    captioner: AnyModel,
     stored: DefaultMap | None,
     *,
     method: str = "auto",

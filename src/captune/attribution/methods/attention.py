@@ -20,9 +20,8 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.methods.gradient_attention import capture_attention
-from captune.attribution.vlm_image import ImageReader, VLMReader, reader_in
+from captune.attribution.vlm_image import AnyModel, ImageReader, VLMReader
 from captune.attribution.word_scores import WordTarget, logits_at
-from captune.captioning.model import CaptionModel
 
 
 class Attention(MapMethod):
@@ -38,7 +37,7 @@ class Attention(MapMethod):
         " against another; take --method gradient or occlusion"
     )
 
-    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
+    def layer_heads(self, captioner: AnyModel) -> list[LayerHead]:
         """The mean over heads of the last layer, the original report's; then all others."""
         layers = _layers(captioner, self.name)
         numbers = [*range(len(layers)), None]
@@ -72,17 +71,18 @@ def attention_of(captioned: CaptionedImage, steps: Sequence[Sequence[int]]) -> l
     steps: of each word, those at which its pieces were predicted; it has the mean over them.
     """
     last = max(step for own in steps for step in own)
-    if (reader := reader_in(captioned)) is not None:
-        layers = reader.attention(captioned.ids)
+    model = captioned.model
+    if isinstance(model, ImageReader):
+        layers = model.attention(captioned.ids)
         return [torch.stack([layer[:, list(own)].mean(dim=1) for own in steps]) for layer in layers]
-    with capture_attention(captioned.model) as found:
+    with capture_attention(model) as found:
         logits_at(captioned, captioned.grid, [[last]])
     layers = [found.over_image(weights)[0] for weights in found.cross.values()]
     places = [[captioned.before + step for step in own] for own in steps]
     return [torch.stack([layer[:, own].mean(dim=1) for own in places]) for layer in layers]
 
 
-def _layers(captioner: Any, name: str) -> Sequence[Any]:
+def _layers(captioner: AnyModel, name: str) -> Sequence[Any]:
     """What has `heads`, for each layer that looks at the image."""
     if isinstance(captioner, VLMReader):
         if not isinstance(captioner, ImageReader):

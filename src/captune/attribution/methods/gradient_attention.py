@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
+from captune.attribution.vlm_image import AnyModel
 from captune.attribution.word_scores import WordTarget, logits_at, score_of_logits, word_targets
 from captune.captioning.bridge.cross_attention import CrossAttentionLayer, in_rows
 from captune.captioning.model import CaptionModel
@@ -54,7 +55,7 @@ class GradientAttention(MapMethod):
 
     name = "gradient-attention"
 
-    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
+    def layer_heads(self, captioner: AnyModel) -> list[LayerHead]:
         """The sum of all layers, then each."""
         layers = cross_attention_layers(captioner, self.name)
         return [LayerHead(), *(LayerHead(layer) for layer in range(len(layers)))]
@@ -92,9 +93,10 @@ def attention_gradients(
         for number, target in enumerate(targets)
         for step, id in zip(target.steps, target.ids, strict=True)
     ]
-    steps = [piece.steps for _, piece in pieces]
+    steps, model = [piece.steps for _, piece in pieces], captioned.model
+    assert isinstance(model, CaptionModel)  # others have no `layer_heads`
     with torch.enable_grad():
-        with capture_attention(captioned.model, self_attention=self_attention) as weights:
+        with capture_attention(model, self_attention=self_attention) as weights:
             logits = logits_at(captioned, captioned.grid, steps)
         pairs = zip(logits, pieces, strict=True)
         # the rows do not see each other: the gradient of the sum is that of each row's own score

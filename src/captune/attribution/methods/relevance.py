@@ -20,8 +20,8 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.methods.gradient_attention import attention_gradients
+from captune.attribution.vlm_image import AnyModel
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import CaptionModel
 
 
 class Relevance(MapMethod):
@@ -29,7 +29,7 @@ class Relevance(MapMethod):
 
     name = "relevance"
 
-    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
+    def layer_heads(self, captioner: AnyModel) -> list[LayerHead]:
         """One."""
         cross_attention_layers(captioner, self.name)
         return [LayerHead()]

@@ -13,7 +13,6 @@ Gaussian around the median whose width is their coefficient of variation (eq. 6,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +20,8 @@ from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, on_patches
-from captune.attribution.vlm_image import ImageReader, VLMReader, reader_in
+from captune.attribution.vlm_image import AnyModel, ImageReader, VLMReader, reader_in
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 
 _WINDOW = 3
@@ -35,16 +33,15 @@ class TokenActivation(MapMethod):
     name = "token-activation"
     no_against = "shows one word, less what it has in common with others; take --method occlusion"
 
-    def layer_heads(self, captioner: CaptionModel) -> list[LayerHead]:
+    def layer_heads(self, captioner: AnyModel) -> list[LayerHead]:
         """One, of a model of transformers."""
-        model: Any = captioner
-        if not isinstance(model, VLMReader):
+        if not isinstance(captioner, VLMReader):
             raise UserError(
                 "token-activation: is for models of transformers that read an image as tokens, such"
                 " as Qwen-VL; take --method attention"
             )
-        if not isinstance(model, ImageReader):
-            _places(model.probed())
+        if not isinstance(captioner, ImageReader):
+            _places(captioner.probed())
         return [LayerHead()]
 
     @torch.no_grad()
