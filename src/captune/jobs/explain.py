@@ -77,7 +77,7 @@ class ExplainResult(Result):
 
     def tables(self) -> list[Table]:
         """The words of each image, where these are few; how many maps have which mark."""
-        from captune.pages.sections.explain import doubtful_words
+        from captune.pages.sections.maps import doubtful_words
 
         records = self.records if self.images <= SHOWN else []
         found = [_word_table(record) for record in records]
@@ -87,7 +87,7 @@ class ExplainResult(Result):
 
     def sentences(self) -> list[str]:
         """What was done."""
-        from captune.pages.sections.explain import described
+        from captune.pages.sections.maps import described
 
         made = described(self.map)
         done = (

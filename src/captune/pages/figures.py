@@ -25,7 +25,7 @@ from captune.pages.blocks import blocks_of
 from captune.pages.page import Page
 from captune.pages.sections import captions, classify, tune
 from captune.pages.sections.caption_sources import CaptionSources
-from captune.pages.sections.explain import described
+from captune.pages.sections.maps import described
 from captune.pages.sources import PageSettings, RunSource
 from captune.plots import (
     Top5,

@@ -30,7 +30,7 @@ from captune.pages.blocks import (
     Section,
 )
 from captune.pages.page import Page, write_page
-from captune.pages.sections import PageContext, explain
+from captune.pages.sections import PageContext, maps
 from captune.pages.sections.caption_sources import caption_text
 from captune.pages.sources import PageSettings, RunSet, RunSource, read_runs, words
 from captune.plots import PairPanel, pairs_figure, save_figure
@@ -183,7 +183,7 @@ def _sections(
 def _maps(ranking: Ranking, runs: RunSet, album: Album) -> Section:
     """The words of the pairs with their maps, best first."""
     source = runs.sources[1]
-    part = explain.section(source, PageContext(runs, album, PageSettings()))
+    part = maps.section(source, PageContext(runs, album, PageSettings()))
     rank = {
         ranking.places[pair.image].resolve(): pair.rank
         for pair in ranking.pairs

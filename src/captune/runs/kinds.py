@@ -33,10 +33,10 @@ _TOLERANCE = 1e-6
 class Kind:
     """Types of a line of records.jsonl and of metrics.json.
 
-    title: what a page about such runs is called. section: the module that says what a page says of
-    them (see `captune.pages.sections`). check: raises ValueError for a line that does not belong to
-    the metrics. recount: the part of the metrics that all the records determine, computed again.
-    models: how many run.json has to name.
+    title: what a page about such runs is called. section: the module (or MODULE:NAME) that says
+    what a page says of them (see `captune.pages.sections`). check: raises ValueError for a line
+    that does not belong to the metrics. recount: the part of the metrics that all the records
+    determine, computed again. models: how many run.json has to name.
     """
 
     record: type[msgspec.Struct]
@@ -247,7 +247,7 @@ KINDS = {
         records.CaptionersRecord,
         evaluation.CaptionersMetrics,
         "comparison",
-        _OWN + "captioners",
+        _OWN + "compare:captioners",
         _check_captioners,
         _recount_captioners,
     ),
@@ -270,14 +270,14 @@ KINDS = {
         records.ExplainRecord,
         evaluation.ExplainMetrics,
         "explanations",
-        _OWN + "explain",
+        _OWN + "maps",
         recount=_recount_explain,
     ),
     "faithful": Kind(
         records.FaithfulRecord,
         evaluation.FaithfulMetrics,
         "explanations",
-        _OWN + "faithful",
+        _OWN + "maps:faithful",
         recount=_recount_faithful,
     ),
 }

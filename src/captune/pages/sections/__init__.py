@@ -1,4 +1,4 @@
-"""What a page says of a run: one module for each kind, in the order of `runs.kinds.KINDS`.
+"""What a page says of a run: a module for each kind, or a `KindSection` in that of another.
 
 Each has three functions:
 `section(source, context)` is the part of the page about a run, or None where another part tells it;
@@ -11,18 +11,18 @@ among candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from captune.pages import charts
 from captune.pages.album import Album
 from captune.pages.blocks import Beside, Chart, Fold, Paragraph, Section, Tiles
 from captune.pages.sources import PageSettings, RunSet, RunSource, words
 from captune.runs.kinds import KINDS
-from captune.tables import Column, Table, numbers
+from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent, plain, score, signed
 
 if TYPE_CHECKING:
@@ -47,20 +47,13 @@ class PageContext:
         return CaptionSources(self.runs)
 
 
-class KindSection(Protocol):
-    """The functions of a module of this package (see the docstring of the package)."""
+@dataclass(frozen=True)
+class KindSection:
+    """What modules of this package have as functions (see its docstring)."""
 
-    @property
-    def section(self) -> Callable[[RunSource, PageContext], Section | None]:
-        """The part of the page about a run."""
-
-    @property
-    def answer(self) -> Callable[[RunSource], tuple[Any, Tiles | None]]:
-        """What the page says first."""
-
-    @property
-    def tables(self) -> Callable[[RunSource], list[Table]]:
-        """The tables of a run."""
+    section: Callable[[RunSource, PageContext], Section | None]
+    answer: Callable[[RunSource], tuple[Any, Tiles | None]]
+    tables: Callable[[RunSource], list[Table]]
 
 
 def shard_blocks(source: RunSource) -> list[Any]:
@@ -87,8 +80,22 @@ def shard_blocks(source: RunSource) -> list[Any]:
 
 
 def section_of(kind: str) -> KindSection:
-    """The module that says what a page says of runs of this kind."""
-    return cast("KindSection", import_module(KINDS[kind].section))
+    """What says what a page says of runs of this kind."""
+    module, _, name = KINDS[kind].section.partition(":")
+    found = import_module(module)
+    return cast("KindSection", getattr(found, name) if name else found)
+
+
+def strips(
+    scores: Mapping[str, tuple[float, Sequence[float] | None]], best: str, worse: Collection[str]
+) -> dict[str, Fraction]:
+    """Scores with their intervals, by name, each on the same line from zero."""
+    ends = [end for score, interval in scores.values() for end in interval or [score]]
+    line = min(0.0, *ends), max(ends)
+    return {
+        name: Fraction.between(*line, *score, best=name == best, worse=name in worse)
+        for name, score in scores.items()
+    }
 
 
 def reliability_block(

@@ -1,4 +1,4 @@
-"""What the page says of a comparison of two sets of captions: which is better, and how surely."""
+"""What the page says of captions compared, two sets or several: which is better, how surely."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
-from captune.pages.sections import PageContext
+from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tile, Tiles
+from captune.pages.sections import KindSection, PageContext, strips
 from captune.pages.sources import RunSource, words
-from captune.runs.evaluation import CompareMetrics
-from captune.tables import Column, Table, difference, numbers
+from captune.runs.evaluation import CaptionersMetrics, CompareMetrics
+from captune.statistics import is_settled
+from captune.tables import Column, Estimate, Table, difference, numbers
 from captune.text import count, one_line, p_value, plain, score, signed
-from captune_metrics.catalogue import leading, title_of
+from captune_metrics.catalogue import leading, meaning_of, title_of
 
 _REFERENCES = 5
+_TILES = 4  # of captioners
 
 
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
@@ -112,3 +114,123 @@ def _cards(source: RunSource, id: str, side: str, context: PageContext) -> list[
             )
         )
     return cards
+
+
+def _answer_of_several(source: RunSource) -> tuple[Any, Tiles | None]:
+    """The first lines of the page: who is best, and how surely."""
+    metrics = source.run.typed_metrics(CaptionersMetrics)
+    said = Markup(" ").join(
+        words("{}.", source.figure(plain, "verdict", i)) for i in range(len(metrics.verdict))
+    )
+    by = _by(metrics)
+    if by is None:
+        return said, None
+    tiles = [
+        Tile(
+            f"{title_of(by)}, {one_line(name)}",
+            source.figure(score, "captioners", name, "scores", by, "corpus"),
+            source.interval(score, "captioners", name, "scores", by, "interval"),
+            meaning_of(by),
+            one_line(metrics.names[by]),
+        )
+        for name in list(metrics.captioners)[:_TILES]
+    ]
+    return said, Tiles(tiles)
+
+
+def _section_of_several(source: RunSource, _context: PageContext) -> Section:
+    """All side by side; the captions of each image are shown with all captions of the page."""
+    part = Section(f"captioners-{source.number}", "Side by side", source.name)
+    said = words("Compared on {} images", source.figure(count, "images"))
+    if source.at("best") is not None:
+        said += words(", of which {} have scores", source.figure(count, "scored"))
+    part.blocks += [Paragraph(words("{}.", said), soft=True), *_tables_of_several(source)]
+    return part
+
+
+def _tables_of_several(source: RunSource) -> list[Table]:
+    """What each comes to, and the others against the best one."""
+    metrics = source.run.typed_metrics(CaptionersMetrics)
+    return [_captioners(source, metrics), *_against_best(source, metrics)]
+
+
+def _by(metrics: CaptionersMetrics) -> str | None:
+    """The score that captioners are ordered by."""
+    known = list(metrics.names)
+    return next(iter(leading(known) or known), None)
+
+
+def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
+    by = _by(metrics)
+    ids = [] if by is None else list(dict.fromkeys([by, *leading(list(metrics.names))]))
+    # of files nobody knows more than their words
+    are_files = all(one.ended is None for one in metrics.captioners.values())
+    lines = {}
+    if by is not None:
+        known = {name: one.scores[by] for name, one in metrics.captioners.items()}
+        against = {name: one[by] for name, one in metrics.against_best.items() if by in one}
+        worse = [name for name, one in against.items() if is_settled(one.p_holm, one.interval)]
+        scored = {name: (one.corpus, one.interval) for name, one in known.items()}
+        lines = strips(scored, metrics.best or "", worse)
+    rows = []
+    for name, one in metrics.captioners.items():
+        place = ("captioners", name)
+        scores: list[Any] = [source.estimate(score, *place, "scores", id) for id in ids]
+        if by is not None:
+            scores.insert(1, lines[name])
+        if one.ended is not None:
+            scores[2:2] = [
+                source.figure(_rate, *place, "images_per_second"),
+                source.figure(_gigabytes, *place, "peak_bytes"),
+                source.counted(count, one.images - one.ended, f"{name}: images less ended"),
+            ]
+        words_each = source.figure(lambda n: f"{n:.1f}", *place, "words_mean")
+        rows.append([name, *scores, words_each])
+    columns = numbers(*map(title_of, ids))
+    note = []
+    if by is not None:
+        columns.insert(1, Column("", wide=True))
+        recipes = "; ".join(metrics.names[id] for id in ids)
+        note.append(f"With each score its 95 % interval, by resampling images. Recipes: {recipes}.")
+    if not are_files:
+        columns[2:2] = numbers("speed", "memory", "cut off")
+        note.append(
+            "Speed and memory are of this run on its machine: images per second, without the time"
+            " to load, and the most that was held, of a GPU or by the whole process. Cut off:"
+            " captions that reached --max-tokens."
+        )
+    columns = [Column("captions"), *columns, *numbers("words")]
+    marked = frozenset(i for i, name in enumerate(metrics.captioners) if name == metrics.best)
+    name, said = f"captioners-{source.number}", one_line(" ".join(note))
+    return Table(name, "Captions side by side", columns, rows, marked, said)
+
+
+def _against_best(source: RunSource, metrics: CaptionersMetrics) -> list[Table]:
+    rows = []
+    for name, one in metrics.against_best.items():
+        for id in one:
+            place = ("against_best", name, id)
+            gain = source.figure(signed, *place, "difference")
+            cell: Estimate = difference(gain, source.interval(signed, *place, "interval"))
+            rows.append([name, title_of(id), cell, source.figure(p_value, *place, "p_holm")])
+    if not rows:
+        return []
+    columns = [Column("captions", wide=True), Column("score"), *numbers("difference", "p (Holm)")]
+    note = (
+        "With each difference its 95 % interval, from resampling images with both captions"
+        " together. p: permutation test, Holm-corrected for all rows: below 0.05 the difference is"
+        " unlikely to be chance."
+    )
+    title = f"The others less the best, {one_line(str(metrics.best))}"
+    return [Table(f"against-best-{source.number}", title, columns, rows, note=note)]
+
+
+def _rate(value: float) -> str:
+    return f"{value:.3g}/s"
+
+
+def _gigabytes(value: int) -> str:
+    return f"{value / 1e9:.2f} GB"
+
+
+captioners = KindSection(_section_of_several, _answer_of_several, _tables_of_several)

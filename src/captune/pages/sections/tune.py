@@ -21,7 +21,7 @@ from captune.pages.blocks import (
     Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks
+from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks, strips
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.metrics import Curve, Finding, TuneMetrics
 from captune.statistics import is_settled
@@ -207,34 +207,27 @@ def tables(source: RunSource) -> list[Table]:
 def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     best, by = best_of(source, methods), selecting_score(methods, source)
     against = source.run.typed_metrics(TuneMetrics).against_best
-    settled = [name for name, one in against.items() if is_settled(one.p_holm, one.interval)]
+    useless = {method.name for method in methods if method.unusable()}
+    settled = {name for name, one in against.items() if is_settled(one.p_holm, one.interval)}
     known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
     known = list(dict.fromkeys(known))
-    ends = [
-        end
-        for method in methods
-        for end in method.at("scores", by, "interval") or [method.at("scores", by, "corpus")]
-    ]
-    low, high = min(0.0, *ends), max(ends)
+    scores = {one.name: one.at("scores", by) for one in methods}
+    ends = {name: (one["corpus"], one["interval"]) for name, one in scores.items()}
+    lines = strips(ends, "" if best.name in useless else best.name, settled - useless)
     rows = []
-    methods = sorted(methods, key=lambda method: bool(method.unusable()))
+    methods = sorted(methods, key=lambda method: method.name in useless)
     # with none that is usable there is no best one
-    are_compared = sum(not method.unusable() for method in methods) > 1
-    is_marked = len(methods) > 1 and not best.unusable()
+    are_compared = len(methods) - len(useless) > 1
+    is_marked = len(methods) > 1 and best.name not in useless
     for method in methods:
         figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
-        corpus, interval = (method.at("scores", by, key) for key in ("corpus", "interval"))
-        is_compared = method.name in against and not method.unusable()
-        worse = is_compared and method.name in settled
-        is_best = method is best and not method.unusable()
-        strip = Fraction.between(low, high, corpus, interval, best=is_best, worse=worse)
         compared: list[Any] = [None]
-        if is_compared:
+        if method.name in against and method.name not in useless:
             compared = [words("{} <small>p {}</small>", *_compared(source, method.name))]
-        name = method.name + (NOT_USABLE if method.unusable() else "")
+        name = method.name + NOT_USABLE * (method.name in useless)
         rows.append(
             [
-                *(name, method.trained, figures[0], strip),
+                *(name, method.trained, figures[0], lines[method.name]),
                 *(compared if are_compared else ()),
                 *figures[1:],
                 method.figure(count, "best_epoch"),

@@ -18,7 +18,7 @@ from captune.jobs import Result
 from captune.options.captioning import EVIDENCE, CaptionOptions, ExplainOptions
 from captune.options.codec import words_of
 from captune.options.recognition import ClassifyOptions
-from captune.pages.sections.explain import map_in_words
+from captune.pages.sections.maps import map_in_words
 from captune.plots.maps import scaled_map, why_flat
 from captune.runs.records import BETTER
 from captune.webapp.queue import QueuedJob
