@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from captune.cli import build_parser, command_names
-from captune.cli.commands import help_texts
+from captune.cli import build_parser
+from captune.cli.commands import COMMANDS, help_texts
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ["README.md", "CONTRIBUTING.md", "packages/captune-lite/README.md"]
@@ -38,7 +38,7 @@ def test_captune_takes_what_a_guide_shows(guide: str) -> None:
         parser.parse_args(words(command))
 
 
-@pytest.mark.parametrize("name", command_names())
+@pytest.mark.parametrize("name", COMMANDS)
 def test_captune_takes_its_examples(name: str) -> None:
     examples = help_texts()[name]["examples"]
     lines = [line.strip() for line in re.sub(r"\\\n +", "", examples).splitlines()]

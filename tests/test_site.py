@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from captune.cli import build_parser, command_names
+from captune.cli import build_parser
+from captune.cli.commands import COMMANDS
 
 SITE = Path(__file__).parents[1] / "docs/site"
 pytestmark = pytest.mark.needs("docs")
@@ -83,7 +84,7 @@ def test_pictures_are_shown(site: Path, pages: dict[Path, Page]) -> None:
     assert {path.name for path in (SITE.parent / "pictures").iterdir()} <= shown
 
 
-@pytest.mark.parametrize("command", command_names())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_its_row(site: Path, command: str) -> None:
     text = (site / f"commands/{command}.html").read_text(encoding="utf-8")
     subparsers = build_parser()._actions[-1]

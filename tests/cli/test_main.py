@@ -9,21 +9,20 @@ from typing import Any
 import pytest
 
 from captune.captioning.training import state
-from captune.cli import command_names, main
+from captune.cli import main
+from captune.cli.commands import COMMANDS
 from captune.options.tuning import TuneOptions
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert {"classify", "prompts", "embed", "models", "cache", "env", "demo"} <= set(
-        command_names()
-    )
-    for name in command_names():
+    assert {"classify", "prompts", "embed", "models", "cache", "env", "demo"} <= set(COMMANDS)
+    for name in COMMANDS:
         assert f"    {name}" in out
 
 
-@pytest.mark.parametrize("name", command_names())
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_examples(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,11 +42,6 @@ _OTHER_NAMES = {
 _QUOTA = getattr(errno, "EDQUOT", errno.ENOSPC)
 
 
-def command_names() -> list[str]:
-    """All commands."""
-    return list(COMMANDS)
-
-
 class _Misuse(Exception):
     """Words that no command takes; its text is the sentence for the user."""
 
@@ -201,8 +196,8 @@ def _run(argv: Sequence[str] | None) -> int:
     only = next((word for word in words if not word.startswith("-")), None)
     parser = build_parser(only or "")
     try:
-        if only is not None and only not in command_names():
-            meant = nearest(only, command_names())
+        if only is not None and only not in COMMANDS:
+            meant = nearest(only, COMMANDS)
             meaning = f" (did you mean {meant}?)" if meant else ""
             raise _Misuse(f"captune: no command {only}{meaning}; captune --help shows all of them")
         try:
@@ -248,24 +243,26 @@ def _run(argv: Sequence[str] | None) -> int:
         if arguments.debug:
             say(*traceback.format_exc().rstrip().split("\n"))
             return 1
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, _QUOTA):
-            say(f"captune {arguments.command}: the disk is full; make room and run it again")
-            return 2
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            name = quoted(str(error.filename))
-            say(f"captune {arguments.command}: {name} is too long for the name of a file")
-            return 2
-        if isinstance(error, FileNotFoundError) and not _has_working_folder():
-            say(
-                f"captune {arguments.command}: the working folder was deleted; change to another "
-                "one and run it again"
-            )
-            return 2
-        say(
-            f"captune {arguments.command}: a bug in captune ({type(error).__name__}: {error}); "
-            "please report it with the output of --debug and of `captune env`"
+        mistake = _of_machine(error)
+        bug = (
+            f"a bug in captune ({type(error).__name__}: {error}); please report it with the output"
+            " of --debug and of `captune env`"
         )
-        return 1
+        say(f"captune {arguments.command}: {mistake or bug}")
+        return 2 if mistake else 1
+
+
+def _of_machine(error: Exception) -> str:
+    """What the machine lacks, where that is what an error says; else ""."""
+    if not isinstance(error, OSError):
+        return ""
+    if error.errno in (errno.ENOSPC, _QUOTA):
+        return "the disk is full; make room and run it again"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{quoted(str(error.filename))} is too long for the name of a file"
+    if isinstance(error, FileNotFoundError) and not _has_working_folder():
+        return "the working folder was deleted; change to another one and run it again"
+    return ""
 
 
 def _stopped(arguments: argparse.Namespace) -> str:

@@ -19,22 +19,6 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to do, and a new limit."""
-    parser.add_argument(
-        "action",
-        nargs="?",
-        default="show",
-        choices=("show", "prune", "clear"),
-        help="show sizes (default), prune to the limit, or clear everything",
-    )
-    parser.add_argument(
-        "--limit",
-        metavar="SIZE",
-        help="new maximum size of the cache, such as 500MB or 20GB (initially 20GB)",
-    )
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Change what is asked for, then show what is there."""
     from captune.features.cache import FeatureCache

@@ -48,9 +48,8 @@ def help_texts() -> dict[str, dict[str, str]]:
 class Command:
     """options: their dataclass, below `captune.options`; loaded when used.
 
-    A command is a job of `captune.jobs`, unless it has a `run` or a `module` with `add_arguments`
-    and `run`. tables: whether it prints tables. answers: whether --jsonl prints what its job
-    gives to `each`.
+    A command is a job of `captune.jobs`, unless it has a `run` or a `module` with one. tables:
+    whether it prints tables. answers: whether --jsonl prints what its job gives to `each`.
     """
 
     options: str = ""
@@ -69,8 +68,6 @@ class Command:
         """Its own arguments."""
         if self.options:
             add_options(parser, self.options_type())
-        elif self.module is not None:
-            import_module(self.module).add_arguments(parser)
 
     def __call__(self, arguments: argparse.Namespace) -> int:
         """Run it. Returns the exit status."""
@@ -307,7 +304,7 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "app": Command("pages.AppOptions", run=_app, tables=False),
-    "cache": Command(module="captune.cli.cache"),
+    "cache": Command("pages.CacheOptions", module="captune.cli.cache"),
     "caption": Command("captioning.CaptionOptions", answers=True),
     "cite": Command("pages.CiteOptions", tables=False),
     "classify": Command("recognition.ClassifyOptions", answers=True),
@@ -318,7 +315,7 @@ COMMANDS = {
     "env": Command(module="captune.cli.env", tables=False),
     "explain": Command("captioning.ExplainOptions", answers=True),
     "faithful": Command("captioning.FaithfulOptions"),
-    "models": Command(module="captune.cli.models"),
+    "models": Command("pages.ModelsOptions", module="captune.cli.models"),
     "plugins": Command(run=_plugins),
     "prompts": Command("recognition.PromptsOptions"),
     "push": Command("pages.PushOptions", run=_push),

@@ -31,10 +31,6 @@ _VARIABLES = (
 _PIP_WAIT_S = 20
 
 
-def add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """Nothing of its own."""
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Gather and print."""
     facts = _facts()

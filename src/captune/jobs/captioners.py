@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec import structs
 
@@ -53,8 +53,7 @@ if TYPE_CHECKING:
 
 _FEW = 20  # images whose captions are printed
 Texts = Mapping[str, Mapping[str, str]]  # captioner -> image -> caption
-P = ParamSpec("P")
-T = TypeVar("T")
+Job = TypeVar("Job", bound=Callable[..., Any])
 
 
 @dataclass(kw_only=True, eq=False)
@@ -99,19 +98,16 @@ class CaptionersResult(Result):
         return [counted(self.images, "image")]
 
 
-def takes_several(
-    job: Callable[Concatenate[CaptionOptions, P], T],
-) -> Callable[Concatenate[CaptionOptions, P], T]:
+def takes_several(job: Job) -> Job:
     """Decorate captioning: of several --model each describes the images, and they are compared."""
 
     @wraps(job)
-    def inside(options: CaptionOptions, *args: P.args, **named: P.kwargs) -> T:
+    def inside(options: CaptionOptions, *args: Any, **named: Any) -> Any:
         if isinstance(options.model, str):
             return job(options, *args, **named)
-        several = cast("Callable[..., T]", _run)
-        return several(options, *args, job=job, **named)
+        return _run(options, *args, job=job, **named)
 
-    return cast("Callable[Concatenate[CaptionOptions, P], T]", inside)
+    return cast("Job", inside)
 
 
 @writes_run("captioners")

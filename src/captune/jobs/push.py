@@ -58,18 +58,9 @@ from captune_metrics.display import printable
 
 # what the weights depend on, and names no file of anybody
 _TOLD = (
-    *(
-        "train",
-        "objective",
-        "samples",
-        "epochs",
-        "captions_per_image",
-        "limit",
-        "batch_size",
-        "accumulate",
-    ),
-    *("lr", "weight_decay", "warmup", "label_smoothing", "augment", "vocabulary", "max_tokens"),
-    *("decoder_blocks", "select", "patience", "val_sample", "seed", "dtype", "set"),
+    *("train", "objective", "samples", "epochs", "captions_per_image", "limit", "batch_size"),
+    *("accumulate", "lr", "weight_decay", "warmup", "label_smoothing", "augment", "vocabulary"),
+    *("max_tokens", "decoder_blocks", "select", "patience", "val_sample", "seed", "dtype", "set"),
 )
 
 

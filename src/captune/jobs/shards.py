@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from captune.answer_files import parquet
 from captune.errors import UserError
@@ -33,9 +33,7 @@ from captune_metrics.display import printable
 
 _REASONS = 5
 _TURN_S = 60.0  # for another to write the run of the same shards
-Options = TypeVar("Options")
-P = ParamSpec("P")
-T = TypeVar("T", bound=Result)
+Job = TypeVar("Job", bound=Callable[..., Any])
 
 
 @dataclass(kw_only=True, eq=False)
@@ -116,23 +114,23 @@ class ShardsResult(Result):
         )
 
 
-def takes_shards(
-    kind: str,
-) -> Callable[[Callable[Concatenate[Options, P], T]], Callable[Concatenate[Options, P], T]]:
-    """Decorate a job that takes its options first: where they speak of shards, it runs as such."""
+def takes_shards(kind: str) -> Callable[[Job], Job]:
+    """Decorate a job: where its options speak of shards, it runs as such."""
 
-    def decorated(
-        job: Callable[Concatenate[Options, P], T],
-    ) -> Callable[Concatenate[Options, P], T]:
+    def decorated(job: Job) -> Job:
         @wraps(job)
-        def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
-            if not isinstance(options, ShardOptions) or not options.is_sharded:
-                return job(options, *args, **named)
-            progress = cast("Progress", named.get("progress", args[0] if args else SILENT))
-            words = cast("Sequence[str]", named.get("command", ()))
-            return cast("T", run_sharded(kind, options, progress, command=words))
+        def inside(
+            options: ShardOptions,
+            progress: Progress = SILENT,
+            *,
+            command: Sequence[str] = (),
+            **more: Any,
+        ) -> Any:
+            if options.is_sharded:
+                return run_sharded(kind, options, progress, command=command)
+            return job(options, progress, command=command, **more)
 
-        return cast("Callable[Concatenate[Options, P], T]", inside)
+        return cast("Job", inside)
 
     return decorated
 

@@ -136,7 +136,7 @@ def _fields(options: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:
-    return "--" + field.name.replace("_", "-")
+    return "--" + field.name.rstrip("_").replace("_", "-")  # from_ is --from
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -176,7 +176,8 @@ def _add_field(
         parser.add_argument(_flag(field), action="append", default=[], **keywords)
     else:
         keywords["type"] = _parser_of(hint)
-        parser.add_argument(_flag(field), default=default, required=required, **keywords)
+        place = {"dest": field.name, "default": default, "required": required}
+        parser.add_argument(_flag(field), **place, **keywords)
 
 
 def _parser_of(hint: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Options of what is done with runs: report, verify, cite; and of reproduce, demo and app."""
+"""Options of what is done with runs: report, verify, cite; and of what is no job."""
 
 from __future__ import annotations
 
@@ -182,6 +182,43 @@ class ReproduceOptions:
 
 
 SHELLS = ("bash", "zsh", "tcsh")
+
+
+@dataclass(kw_only=True)
+class CacheOptions:
+    """`captune cache`."""
+
+    action: str = option(
+        "show sizes (default), prune to the limit, or clear everything",
+        "show",
+        positional=True,
+        nargs="?",
+        choices=("show", "prune", "clear"),
+    )
+    limit: str | None = option(
+        "new maximum size of the cache, such as 500MB or 20GB (initially 20GB)", metavar="SIZE"
+    )
+
+
+@dataclass(kw_only=True)
+class ModelsOptions:
+    """`captune models`."""
+
+    action: str = option(
+        "list (default) or fetch", "list", positional=True, nargs="?", choices=("list", "fetch")
+    )
+    spec: str | None = option("model to fetch", positional=True, nargs="?", metavar="SPEC")
+    decoder: bool = option("fetch the language model of this name, for tune and caption", False)
+    captioner: bool = option(
+        "fetch the captioner of this name, which captune push sent to the hub", False
+    )
+    from_: Path | None = option(
+        "take the wheels or model files from this folder instead of the network", metavar="FOLDER"
+    )
+    search: str | None = option(
+        "list the models of open_clip and timm whose names contain TEXT", metavar="TEXT"
+    )
+    all: bool = option("list all models of open_clip and timm", False)
 
 
 @dataclass(kw_only=True)

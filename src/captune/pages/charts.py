@@ -22,6 +22,7 @@ _SVG = Markup(
 _LINE = Markup('<path class="{}" d="{}"/>')
 _TEXT = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>')
 _RECT = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"{}>{}</rect>')
+_TURNED = Markup('<text class="label middle" transform="translate(12 {}) rotate(-90)">{}</text>')
 _TITLE = Markup("<title>{}</title>")
 _POINTS = 300  # of a line, about
 _DOT = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/>')
@@ -64,8 +65,7 @@ def reliability_chart(
     parts.append(
         _TEXT.format("label middle", left + side / 2, top + side + 36, f"{confidence} (%)")
     )
-    turned = Markup('<text class="label middle" transform="translate(12 {}) rotate(-90)">{}</text>')
-    parts.append(turned.format(top + side / 2, f"{right} (%)"))
+    parts.append(_TURNED.format(top + side / 2, f"{right} (%)"))
     return _svg("square", left + side + 12, top + side + below, says, parts)
 
 
@@ -152,8 +152,7 @@ def curves_chart(
         parts += [_DOT.format(f"dot {tone}", x(a), y(b), 3.5) for a, b in some]
     parts += [_DOT.format(f"ring {tone}", x(a), y(b), 7) for tone, a, b in kept]
     parts.append(_TEXT.format("label middle", left + width / 2, top + height + 34, across))
-    turned = Markup('<text class="label middle" transform="translate(12 {}) rotate(-90)">{}</text>')
-    parts.append(turned.format(top + height / 2, label))
+    parts.append(_TURNED.format(top + height / 2, label))
     return _svg("curves", left + width + 14, top + height + below, says, parts)
 
 

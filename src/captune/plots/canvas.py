@@ -39,38 +39,17 @@ INK, MUTED, FAINT, PAPER = "#22262A", "#5C6369", "#DDE1E4", "#FFFFFF"
 
 # fonts that draw what DejaVu Sans cannot, where one is installed; colour fonts are of no use to Agg
 _MORE_FONTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Noto Sans JP",
-    "Noto Sans SC",
-    "Source Han Sans",
-    "WenQuanYi Zen Hei",
-    "Droid Sans Fallback",
-    "Hiragino Sans",
-    "PingFang SC",
-    "Apple SD Gothic Neo",
-    "Microsoft YaHei",
-    "Yu Gothic",
-    "Malgun Gothic",
-    "Arial Unicode MS",
-    "Noto Sans",
-    "Noto Emoji",
-    "Segoe UI Symbol",
-    "Segoe UI Emoji",
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Source Han Sans"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "Hiragino Sans", "PingFang SC"),
+    *("Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
+    *("Noto Sans", "Noto Emoji", "Segoe UI Symbol", "Segoe UI Emoji"),
     "Last Resort High-Efficiency",  # named outright, it stands in silently (matplotlib >= 3.11)
 )
 _LOCK = threading.RLock()
 _FONT_LOG = logging.getLogger("matplotlib.font_manager")
 _LONGEST = 500  # characters of one label that are looked at
 _NOT_STYLE = (
-    "backend",
-    "interactive",
-    "toolbar",
-    "timezone",
-    "webagg",
-    "tk.",
-    "docstring",
-    "date.",
+    *("backend", "interactive", "toolbar", "timezone", "webagg", "tk.", "docstring", "date."),
 )
 
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def offer_on(
 
     for event in events:
         event(offered, None, list(lists), **QUIET)
+
+
+@contextmanager
+def beside(*panels: JobPanel) -> Iterator[None]:
+    """The fields of a tab; at their right what comes of the jobs of these panels."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=320):
+            yield
+        with gr.Column(scale=3, min_width=320):
+            for panel in panels:
+                panel.result.render()
 
 
 def kept_by_browser(name: str, *, render: bool = True) -> Any:
@@ -374,12 +386,12 @@ def keep_panel(
     make: Callable[..., Any],
     inputs: Sequence[Any],
     images_id: Any,
-    work: Callable[[Any, QueuedJob], Any],
+    work: Callable[[Any, QueuedJob], Any] | None = None,
 ) -> JobPanel:
     """Place Keep: what a tab found becomes a run folder, with its images beside it.
 
     name: of the run, to begin with. make: what `inputs` hold -> the options of the command, without
-    images and out. work: does the command's job with those options.
+    images and out. work: does more than the command's job with those options.
     """
     panel = JobPanel(context, f"keep-{command}", "kept")
     with gr.Accordion("Keep as a run", open=False):
@@ -408,7 +420,7 @@ def keep_panel(
             try:
                 for image in found.images:
                     shutil.copyfile(image.path, copies / image.name)
-                work(options, job)
+                (work or _do)(options, job)
             except BaseException:
                 shutil.rmtree(copies, ignore_errors=True)
                 raise
@@ -418,3 +430,8 @@ def keep_panel(
 
     panel.connect(page, begin, [field], [images_id, *inputs])
     return panel
+
+
+def _do(options: Any, job: QueuedJob) -> None:
+    """The job of a command."""
+    import_module(f"captune.jobs.{job.command[1]}").run(options, job, command=job.command)

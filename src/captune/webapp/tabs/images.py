@@ -27,6 +27,7 @@ from captune.webapp.views import (
     JobPanel,
     SharedImages,
     answer_files,
+    beside,
     choices,
     data_uri,
     keep_panel,
@@ -78,42 +79,39 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
             model=model,
         )
 
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=320):
-            images.panels["classify"].render()
-            labels = gr.Textbox(
-                _LABELS,
-                label="Labels",
-                info="Any words, with commas or line breaks between them.",
-                lines=2,
-                max_lines=8,
-                elem_id="labels",
+    with beside(panel):
+        images.panels["classify"].render()
+        labels = gr.Textbox(
+            _LABELS,
+            label="Labels",
+            info="Any words, with commas or line breaks between them.",
+            lines=2,
+            max_lines=8,
+            elem_id="labels",
+        )
+        prompts = gr.Textbox(
+            "",
+            label="Prompts",
+            info="One per line, with {} where the label goes; empty for the usual one.",
+            placeholder="a photo of a {}",
+            lines=2,
+            max_lines=6,
+            elem_id="prompts",
+        )
+        with gr.Accordion("More", open=False):
+            model = gr.Textbox(
+                LITE,
+                label="Model",
+                info="lite, open_clip:NAME/TAG, hf:REPO or a local folder.",
+                interactive=context.is_private,
             )
-            prompts = gr.Textbox(
-                "",
-                label="Prompts",
-                info="One per line, with {} where the label goes; empty for the usual one.",
-                placeholder="a photo of a {}",
-                lines=2,
-                max_lines=6,
-                elem_id="prompts",
-            )
-            with gr.Accordion("More", open=False):
-                model = gr.Textbox(
-                    LITE,
-                    label="Model",
-                    info="lite, open_clip:NAME/TAG, hf:REPO or a local folder.",
-                    interactive=context.is_private,
-                )
-                ensemble = gr.Checkbox(label="Average all prompts into one classifier", value=False)
-                multi_label = gr.Checkbox(label=_SEVERAL_FIT, value=False)
-            panel.place_button("Classify", variant="primary")
-            fields = [labels, prompts, model, ensemble, multi_label]
-            keeping = keep_panel(
-                context, page, "classify", "classified", make, fields, images.id, _keep_classified
-            )
-        with gr.Column(scale=3, min_width=320):
-            panel.result.render()
+            ensemble = gr.Checkbox(label="Average all prompts into one classifier", value=False)
+            multi_label = gr.Checkbox(label=_SEVERAL_FIT, value=False)
+        panel.place_button("Classify", variant="primary")
+        fields = [labels, prompts, model, ensemble, multi_label]
+        keeping = keep_panel(
+            context, page, "classify", "classified", make, fields, images.id, _keep_classified
+        )
 
     typed = (labels, prompts, ensemble, multi_label)
     changed = [model.submit, *(one.input for one in typed), *images.added]
@@ -183,47 +181,43 @@ def caption_tab(
         captioner = _captioner(context, model)
         return CaptionOptions(images=_LATER, model=captioner, beam=int(beam), rerank=rerank)
 
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=320):
-            images.panels["caption"].render()
-            model = _captioner_list(context, "captioner")
-            with gr.Accordion("More", open=False):
-                beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
-                rerank = gr.Dropdown(
-                    ["auto", *EVIDENCE],
-                    value="auto",
-                    label="Choose among the likeliest captions by",
-                    info="auto: as the captioner was tuned; none: the likeliest one.",
-                    elem_id="rerank",
-                )
-            panel.place_button("Caption", variant="primary")
-            fields = [model, beam, rerank]
-            keeping = keep_panel(
-                context, page, "caption", "captioned", make, fields, images.id, _keep
+    with beside(panel):
+        images.panels["caption"].render()
+        model = _captioner_list(context, page, opened, "captioner")
+        with gr.Accordion("More", open=False):
+            beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
+            rerank = gr.Dropdown(
+                ["auto", *EVIDENCE],
+                value="auto",
+                label="Choose among the likeliest captions by",
+                info="auto: as the captioner was tuned; none: the likeliest one.",
+                elem_id="rerank",
             )
-        with gr.Column(scale=3, min_width=320):
-            panel.result.render()
+        panel.place_button("Caption", variant="primary")
+        fields = [model, beam, rerank]
+        keeping = keep_panel(context, page, "caption", "captioned", make, fields, images.id)
 
     begin = context.begin("caption", make, _caption)
     panel.connect(page, begin, fields, [images.id], removed=images.removed)
-    offer_on([page.load, opened.select], [model], lambda: _captioners(context))
     return [panel, keeping]
 
 
-def _captioners(context: AppContext) -> list[str]:
-    return [LITE, *context.runs("tune")]
-
-
-def _captioner_list(context: AppContext, id: str) -> Any:
+def _captioner_list(context: AppContext, page: Any, opened: Any, id: str) -> Any:
     """What is built in, and what was tuned."""
-    return gr.Dropdown(
-        choices(_captioners(context)),
+
+    def names() -> list[str]:
+        return [LITE, *context.runs("tune")]
+
+    found = gr.Dropdown(
+        choices(names()),
         value=LITE,
         label="Captioner",
         info="lite is built in; the others are your runs of captune tune.",
         allow_custom_value=context.is_private,
         elem_id=id,
     )
+    offer_on([page.load, opened.select], [found], names)
+    return found
 
 
 def _captioner(context: AppContext, typed: str | None) -> str:
@@ -272,15 +266,6 @@ def _cards(
     return shown
 
 
-def _keep(options: CaptionOptions | ExplainOptions, job: QueuedJob) -> None:
-    from captune.jobs import caption, explain
-
-    if isinstance(options, CaptionOptions):
-        caption.run(options, job, command=job.command)
-    else:
-        explain.run(options, job, command=job.command)
-
-
 def explain_tab(
     context: AppContext, page: Any, opened: Any, images: SharedImages
 ) -> list[JobPanel]:
@@ -322,48 +307,41 @@ def explain_tab(
         )
         return context.submit("explain", options, _answer, chosen, id, images=found)
 
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=320):
-            images.panels["explain"].render()
-            model = _captioner_list(context, "explain-captioner")
-            with gr.Accordion("More", open=False):
-                beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
-                judge = gr.Checkbox(
-                    label="Test every map: better than chance? (some seconds per image)"
-                )
-                below = gr.Slider(
-                    *(0, 100, 0),
-                    step=5,
-                    label="Flag captions that people agree with at less than (%)",
-                    elem_id="flag-below",
-                )
-            panel.place_button("Explain", variant="primary")
-            fields = [model, beam, judge, below]
-            keeping = keep_panel(
-                context, page, "explain", "explained", make, fields, images.id, _keep
+    with beside(question, panel):
+        images.panels["explain"].render()
+        model = _captioner_list(context, page, opened, "explain-captioner")
+        with gr.Accordion("More", open=False):
+            beam = gr.Slider(1, 10, 5, step=1, label="Beam size")
+            judge = gr.Checkbox(
+                label="Test every map: better than chance? (some seconds per image)"
             )
-            with gr.Group():
-                images.choice.render()
-                word = gr.Textbox(
-                    label="Where is …?", placeholder="dog", elem_id="ask-word", max_length=60
-                )
-                against = gr.Textbox(
-                    label="… and why not …? (optional)",
-                    placeholder="cat",
-                    elem_id="ask-against",
-                    max_length=60,
-                )
-            question.place_button("Explain this word")
-        with gr.Column(scale=3, min_width=320):
-            question.result.render()
-            panel.result.render()
+            below = gr.Slider(
+                *(0, 100, 0),
+                step=5,
+                label="Flag captions that people agree with at less than (%)",
+                elem_id="flag-below",
+            )
+        panel.place_button("Explain", variant="primary")
+        fields = [model, beam, judge, below]
+        keeping = keep_panel(context, page, "explain", "explained", make, fields, images.id)
+        with gr.Group():
+            images.choice.render()
+            word = gr.Textbox(
+                label="Where is …?", placeholder="dog", elem_id="ask-word", max_length=60
+            )
+            against = gr.Textbox(
+                label="… and why not …? (optional)",
+                placeholder="cat",
+                elem_id="ask-against",
+                max_length=60,
+            )
+        question.place_button("Explain this word")
 
     begin = context.begin("explain", make, _explain)
     panel.connect(page, begin, fields, [images.id], removed=images.removed)
     also = [model, beam, images.choice, images.id]
     asked = [word.submit, against.submit]
     question.connect(page, begin_answer, [word, against], also, asked, removed=images.removed)
-    offer_on([page.load, opened.select], [model], lambda: _captioners(context))
     return [panel, question, keeping]
 
 

@@ -15,7 +15,7 @@ from captune.registry import TUNING_METHODS
 from captune.runs.kinds import KINDS
 from captune.webapp.queue import QueuedJob, tune_apart
 from captune.webapp.site import AppContext, ReportPage
-from captune.webapp.views import JobPanel, choices, offer_on
+from captune.webapp.views import JobPanel, beside, choices, offer_on
 from captune_metrics.display import printable
 
 _COMPARED = ("tune", "caption", "score")
@@ -37,39 +37,33 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         " tuned here. Start captune app without --shared.",
         shown="run",
     )
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=320):
-            images = _path_field(context, "tune-images", "Folder of the images", "images/")
-            captions = _path_field(
-                context,
-                "tune-captions",
-                "Training captions",
-                "train.json",
-                "COCO JSON, CSV, JSONL, or a folder of name.txt.",
-            )
-            val = _path_field(
-                context,
-                "tune-val-captions",
-                "Validation captions",
-                "val.json",
-                "Of other images in the same folder.",
-            )
-            looking.place_button("Preview", size="sm", interactive=can)
-            methods = gr.CheckboxGroup(
-                TUNING_METHODS.names(), value=["lora"], label="Methods, one after the other"
-            )
-            with gr.Row():
-                number: dict[str, Any] = {"precision": 0, "min_width": 90}
-                epochs = gr.Number(4, label="Epochs", minimum=1, **number)
-                limit = gr.Number(
-                    0, label="Images (0: all)", minimum=0, elem_id="tune-limit", **number
-                )
-                each = gr.Textbox("1", label="Captions per image", min_width=90)
-            name = gr.Textbox("tuned", label="Name of the run", elem_id="tune-name")
-            panel.place_button("Tune", variant="primary", interactive=can)
-        with gr.Column(scale=3, min_width=320):
-            panel.result.render()
-            looking.result.render()
+    with beside(panel, looking):
+        images = _path_field(context, "tune-images", "Folder of the images", "images/")
+        captions = _path_field(
+            context,
+            "tune-captions",
+            "Training captions",
+            "train.json",
+            "COCO JSON, CSV, JSONL, or a folder of name.txt.",
+        )
+        val = _path_field(
+            context,
+            "tune-val-captions",
+            "Validation captions",
+            "val.json",
+            "Of other images in the same folder.",
+        )
+        looking.place_button("Preview", size="sm", interactive=can)
+        methods = gr.CheckboxGroup(
+            TUNING_METHODS.names(), value=["lora"], label="Methods, one after the other"
+        )
+        with gr.Row():
+            number: dict[str, Any] = {"precision": 0, "min_width": 90}
+            epochs = gr.Number(4, label="Epochs", minimum=1, **number)
+            limit = gr.Number(0, label="Images (0: all)", minimum=0, elem_id="tune-limit", **number)
+            each = gr.Textbox("1", label="Captions per image", min_width=90)
+        name = gr.Textbox("tuned", label="Name of the run", elem_id="tune-name")
+        panel.place_button("Tune", variant="primary", interactive=can)
 
     def place(typed: str, what: str) -> Path:
         if not (typed or "").strip():
@@ -154,29 +148,26 @@ def compare_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
         shown="comparison",
     )
     can = context.is_private
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=320):
-            first, second = (
-                gr.Dropdown(
-                    choices(context.runs(*_COMPARED)),
-                    value=None,
-                    label=f"Run {side}",
-                    info="Choose from the list or type a folder path." if can else None,
-                    allow_custom_value=can,
-                    elem_id=f"compare-{side.lower()}",
-                )
-                for side in "AB"
+    with beside(panel):
+        first, second = (
+            gr.Dropdown(
+                choices(context.runs(*_COMPARED)),
+                value=None,
+                label=f"Run {side}",
+                info="Choose from the list or type a folder path." if can else None,
+                allow_custom_value=can,
+                elem_id=f"compare-{side.lower()}",
             )
-            references = _path_field(
-                context, "compare-references", "Reference captions (optional)", "val.json"
-            )
-            images = _path_field(
-                context, "compare-images", "Folder of their images (optional)", "images/"
-            )
-            name = gr.Textbox("compared", label="Name of the run")
-            panel.place_button("Compare", variant="primary")
-        with gr.Column(scale=3, min_width=320):
-            panel.result.render()
+            for side in "AB"
+        )
+        references = _path_field(
+            context, "compare-references", "Reference captions (optional)", "val.json"
+        )
+        images = _path_field(
+            context, "compare-images", "Folder of their images (optional)", "images/"
+        )
+        name = gr.Textbox("compared", label="Name of the run")
+        panel.place_button("Compare", variant="primary")
 
     def typed(text: str) -> Path | None:
         return context.typed_path(text, "file") if (text or "").strip() else None
@@ -215,21 +206,18 @@ def report_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
         " press Keep.",
         shown="report",
     )
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=320):
-            runs = gr.Dropdown(
-                choices(context.runs(*KINDS)),
-                value=[],
-                multiselect=True,
-                label="Runs",
-                info="Choose from the list or type folder paths." if context.is_private else None,
-                allow_custom_value=context.is_private,
-                elem_id="report-runs",
-            )
-            title = gr.Textbox(label="Title (optional)", max_length=200)
-            panel.place_button("Report", variant="primary")
-        with gr.Column(scale=3, min_width=320):
-            panel.result.render()
+    with beside(panel):
+        runs = gr.Dropdown(
+            choices(context.runs(*KINDS)),
+            value=[],
+            multiselect=True,
+            label="Runs",
+            info="Choose from the list or type folder paths." if context.is_private else None,
+            allow_custom_value=context.is_private,
+            elem_id="report-runs",
+        )
+        title = gr.Textbox(label="Title (optional)", max_length=200)
+        panel.place_button("Report", variant="primary")
 
     def begin(runs: list[str], title: str) -> QueuedJob:
         if not runs:
@@ -239,15 +227,11 @@ def report_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
             out=Path("report.html"),
             title=(title or "").strip() or None,
         )
-        return context.submit("report", options, _report)
+        return context.submit("report", options, lambda app, job, asked: app.pages.make(asked, job))
 
     panel.connect(page, begin, [runs, title])
     offer_on([page.load, opened.select], [runs], lambda: context.runs(*KINDS))
     return [panel]
-
-
-def _report(context: AppContext, job: QueuedJob, options: ReportOptions) -> ReportPage:
-    return context.pages.make(options, job)
 
 
 def _path_field(
