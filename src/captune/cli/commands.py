@@ -30,8 +30,6 @@ from captune.escaping import bare
 from captune.files import check_folder_name, check_writable
 from captune.options.base import RowOptions
 from captune.options.codec import add_options, names_a_path, read_options, typed_options
-from captune.text import counted
-from captune_metrics.display import printable
 
 _WRITTEN = ("out", "csv", "to", "predictions", "sidecar")  # options that write files
 
@@ -77,28 +75,20 @@ class Command:
             status: int = import_module(self.module).run(arguments)
             return status
         options = read_options(self.options_type(), arguments)
+        streams = self.answers and arguments.jsonl
+        how = job_arguments(arguments)
         if getattr(options, "is_sharded", False):
-            return _sharded(options, arguments)
+            from captune.jobs.shards import run_sharded  # whose driver loads no model library
+
+            if streams:
+                raise UserError(
+                    "--jsonl is not for shards, whose answers stand in --out; leave it out"
+                )
+            return print_result(run_sharded(arguments.command, options, **how), arguments)
         _check_places(options, getattr(options, "kind", arguments.command))
         job = import_module(f"captune.jobs.{arguments.command}")
-        streams = self.answers and arguments.jsonl
         each = {"each": _answer_printer(options)} if streams else {}
-        result = job.run(options, **each, **job_arguments(arguments))
-        return print_result(result, arguments)
-
-
-def _sharded(options: Any, arguments: argparse.Namespace) -> int:
-    """Status 2 where a shard failed. The driver loads no model library."""
-    from captune.jobs.shards import run_sharded
-
-    if getattr(arguments, "jsonl", False):
-        raise UserError("--jsonl is not for shards, whose answers stand in --out; leave it out")
-    result = run_sharded(arguments.command, options, **job_arguments(arguments))
-    print_result(result, arguments)
-    failure = result.failure()
-    if failure and not arguments.json:
-        raise UserError(failure)
-    return 2 if failure else 0
+        return print_result(job.run(options, **each, **how), arguments)
 
 
 def _answer_printer(options: Any) -> Callable[[Any], None]:
@@ -155,20 +145,6 @@ def _tune(arguments: argparse.Namespace) -> int:
     how = job_arguments(arguments, quiet=arguments.json or not is_first)
     result = run(options, inputs=inputs, **how)
     return print_result(result, arguments) if is_first else 0
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    """Status 2 where something differs."""
-    from captune.jobs.verify import run
-    from captune.options.pages import VerifyOptions
-
-    options = read_options(VerifyOptions, arguments)
-    found = run(options, **job_arguments(arguments))
-    print_result(found, arguments)
-    if not found.holds and not arguments.json:
-        differing = counted(len(found.differing), "difference")
-        raise UserError(f"{printable(options.place)} does not hold; {differing}")
-    return 0 if found.holds else 2
 
 
 def _push(arguments: argparse.Namespace) -> int:
@@ -325,5 +301,5 @@ COMMANDS = {
     "score": Command("scoring.ScoreOptions"),
     "shards": Command("shards.ShardsOptions"),
     "tune": Command("tuning.TuneOptions", run=_tune),
-    "verify": Command("pages.VerifyOptions", run=_verify),
+    "verify": Command("pages.VerifyOptions"),
 }

@@ -9,19 +9,18 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from captune.errors import UserError
 from captune.escaping import bar, bare, console
 from captune.progress import SILENT, Advance, Meter
 from captune_metrics.display import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from captune.images import Skipped
     from captune.jobs import Result
     from captune.tables import Table
@@ -216,15 +215,26 @@ def job_arguments(arguments: argparse.Namespace, *, quiet: bool | None = None) -
 
 
 def print_result(result: Result, arguments: argparse.Namespace) -> int:
-    """What a job came to: as JSON, as tables alone, or for a person. Returns the exit status."""
+    """What a job came to: as JSON, as tables alone, or for a person. Returns the exit status.
+
+    Raises UserError for what failed of it, which JSON tells.
+    """
     report_skipped(result.skipped, quiet=arguments.json)
+    failure = result.failure()
     if arguments.json:
         print_json(arguments.command, **result.summary())
-        return 0
+        return 2 if failure else 0
+    _print_for_person(result, arguments)
+    if failure:
+        raise UserError(failure)
+    return 0
+
+
+def _print_for_person(result: Result, arguments: argparse.Namespace) -> None:
     if getattr(arguments, "jsonl", False):
         written = (f"{what}: {path}" for what, path in result.written.items())
         note(*result.sentences(), *written)
-        return 0
+        return
     form = getattr(arguments, "table", None)
     out = console()
     if form is None and (headline := result.headline()):
@@ -237,8 +247,8 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
     if form is None:
         for sentence in result.sentences():
             out.print(sentence, soft_wrap=True)
-        print_written(out, result.written)
-    return 0
+        for what, path in result.written.items():
+            out.print(f"{what}: {path}", soft_wrap=True)
 
 
 def print_tables(tables: Sequence[Table], form: str | None) -> None:
@@ -250,12 +260,6 @@ def print_tables(tables: Sequence[Table], form: str | None) -> None:
     out = console()
     for table in tables:
         out.print(table.for_terminal())
-
-
-def print_written(out: Console, written: Mapping[str, Path]) -> None:
-    """What was written where, a line each."""
-    for what, path in written.items():
-        out.print(f"{what}: {path}", soft_wrap=True)
 
 
 def run_words(words: list[str], arguments: argparse.Namespace) -> tuple[int, str]:

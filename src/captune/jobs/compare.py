@@ -160,7 +160,14 @@ def run(
         _write_csv(options.csv, comparison, raw=options.raw_csv)
         result.written["csv"] = options.csv
     if options.out is not None:
-        _write_run(options, options.out, result, command)
+        root = first.root or options.out  # without images the records name none
+        with RunWriter(options.out, "compare", options, root, command=command) as run:
+            for record in records_of(result):
+                run.record(record)
+            metrics = plain(metrics_of(result, options))
+            if metrics["recipes_b"] is None:
+                del metrics["recipes_b"]
+            run.metrics = metrics
         result.finish(options.out, progress, "plots")
     return result
 
@@ -190,19 +197,6 @@ def metrics_of(result: CompareResult, options: CompareOptions) -> CompareMetrics
         options=deciding_options(options),
         versions=versions(),
     )
-
-
-def _write_run(
-    options: CompareOptions, out: Path, result: CompareResult, command: Sequence[str]
-) -> None:
-    root = result.scored[0].root or out  # without images the records name none
-    with RunWriter(out, "compare", options, root, command=command) as run:
-        for record in records_of(result):
-            run.record(record)
-        metrics = plain(metrics_of(result, options))
-        if metrics["recipes_b"] is None:
-            del metrics["recipes_b"]
-        run.metrics = metrics
 
 
 def _write_csv(path: Path, comparison: Comparison, *, raw: bool) -> None:

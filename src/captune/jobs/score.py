@@ -143,7 +143,11 @@ def run(
         _save_df(options, options.save_df, scored)
         result.written["document frequencies"] = options.save_df
     if options.out is not None:
-        _write_run(options, options.out, result, command)
+        root = scored.root or options.out  # without images the records name none
+        with RunWriter(options.out, "score", options, root, command=command) as run:
+            for record in records_of(scored):
+                run.record(record)
+            run.metrics = metrics_of(result, options)
         result.finish(options.out, progress)
     return result
 
@@ -227,13 +231,3 @@ def _save_df(options: ScoreOptions, path: Path, scored: ScoredCaptions) -> None:
         corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
     with whole_file(path, "wb") as file:
         DocumentFrequency.counted(corpus, name=name_of_table(path)).write(file)
-
-
-def _write_run(
-    options: ScoreOptions, out: Path, result: ScoreResult, command: Sequence[str]
-) -> None:
-    root = result.scored.root or out  # without images the records name none
-    with RunWriter(out, "score", options, root, command=command) as run:
-        for record in records_of(result.scored):
-            run.record(record)
-        run.metrics = metrics_of(result, options)

@@ -124,6 +124,11 @@ class Verification(Result):
             "notes": self.notes,
         }
 
+    def failure(self) -> str:
+        """That it does not hold; "" where it does."""
+        differing = counted(len(self.differing), "difference")
+        return "" if self.holds else f"{printable(self.place)} does not hold; {differing}"
+
     def tables(self) -> list[Table]:
         """A row per metric that was computed again."""
         rows = [
