@@ -114,3 +114,12 @@ def one_line(text: str) -> str:
 def bare_word(word: str) -> str:
     """A word without case and without the signs around it: `"Dogs,"` is `dogs`."""
     return re.sub(r"^\W+|\W+$", "", word).casefold() or word
+
+
+def file_size(size_bytes: float) -> str:
+    """Bytes as people read them: 1.3 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from captune.cli import main
-from captune.cli.cache import format_size, parse_size
+from captune.cli.cache import parse_size
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.keys import FeatureSpace
+from captune.text import file_size
 
 SPACE = FeatureSpace("pooled", "ab" * 32, "resize", "float32", "torch-cpu")
 
@@ -86,4 +87,4 @@ def test_a_bad_limit_is_the_users_mistake(capsys):
 
 
 def test_sizes_are_readable():
-    assert [format_size(n) for n in (0, 999, 2048, 20e9)] == ["0 B", "999 B", "2.0 kB", "20.0 GB"]
+    assert [file_size(n) for n in (0, 999, 2048, 20e9)] == ["0 B", "999 B", "2.0 kB", "20.0 GB"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from captune.cli.console import print_json, print_tables
 from captune.errors import UserError
 from captune.escaping import console
+from captune.text import file_size
 
 if TYPE_CHECKING:
     from captune.features.cache import SpaceUsage
@@ -60,10 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     out = console()
     if freed is not None:
-        out.print(f"{format_size(freed)} freed", soft_wrap=True)
+        out.print(f"{file_size(freed)} freed", soft_wrap=True)
     out.print(
-        f"{found.folder}: {format_size(found.size_bytes)} "
-        f"of at most {format_size(found.limit_bytes)}",
+        f"{found.folder}: {file_size(found.size_bytes)} of at most {file_size(found.limit_bytes)}",
         soft_wrap=True,
     )
     if spaces:
@@ -79,7 +79,7 @@ def _table(spaces: Sequence[SpaceUsage]) -> Table:
             usage.spec or f"weights {usage.space.weights_id[:12]}",
             {"pooled": "images", "texts": "prompts"}.get(usage.space.what, usage.space.what),
             Number(usage.entries, f"{usage.entries:,}"),
-            Number(usage.size_bytes, format_size(usage.size_bytes)),
+            Number(usage.size_bytes, file_size(usage.size_bytes)),
             f"{usage.space.dtype}, {usage.space.backend.removeprefix('torch-')}",
         ]
         for usage in spaces
@@ -95,12 +95,3 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UserError(f"--limit {text}: not a size; write it as 500MB or 20GB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def format_size(size_bytes: float) -> str:
-    """Bytes as people read them: 1.3 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

@@ -75,14 +75,11 @@ def print_line(content: dict[str, Any]) -> None:
 
 
 def _json_line(content: dict[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else str(value)
+
     # the one control that JSON leaves as it is
-    return json.dumps(content, default=_default).replace("\x7f", r"\u007f") + "\n"
-
-
-def _default(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return str(value)
+    return json.dumps(content, default=plain).replace("\x7f", r"\u007f") + "\n"
 
 
 @contextmanager

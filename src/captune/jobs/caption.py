@@ -91,19 +91,18 @@ class CaptionResult(Result):
 
     def metrics(self) -> dict[str, Any]:
         """The run's metrics.json: means per caption, and the mean log-probability per token."""
+        mean = self.agreement_sum / self.images
+        agreed = {"agreement": self.agreement, "agreement_mean": mean}
         return {
             "images": self.images,
             "ended": self.ended,
             "words_mean": self.words / self.images,
             "log_probability_mean": self.log_probability / self.images,
             "skipped": self.skipped,
-            **({} if self.agreement is None else self._agreed()),
+            **({} if self.agreement is None else agreed),
             **self._flagged(),
             **({} if self.reranking is None else {"reranking": self.reranking}),
         }
-
-    def _agreed(self) -> dict[str, Any]:
-        return {"agreement": self.agreement, "agreement_mean": self.agreement_sum / self.images}
 
     def _flagged(self) -> dict[str, Any]:
         if self.flag_below is None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from captune.zeroshot.labels import Labels, known_truth, read_labels
 SHOWN = 20  # predictions on a terminal
 _KEPT = 10  # answers in a record
 OnPrediction = Callable[[Prediction], None]
-_Sink = Callable[[Prediction, int | None], None]
+_Sink = Callable[[Prediction, int | None], object]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -189,7 +189,8 @@ def _sinks(
     if options.csv is not None:
         rows = stack.enter_context(whole_file(options.csv))
         rows.write(csv_row(["filename", "label"]))
-        sinks.append(partial(_write_answer, rows, options.raw_csv))
+        raw = options.raw_csv
+        sinks.append(lambda one, _: rows.write(csv_row([one.image.name, one.id], raw=raw)))
     if options.to:
         add = stack.enter_context(row_files(options.to, result.model, raw=options.raw_csv))
         sinks.append(lambda prediction, _: add(prediction.answer()))
@@ -259,10 +260,6 @@ def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str
         "logit_scale": classifier.scoring.logit_scale,
         "skipped": result.skipped,
     }
-
-
-def _write_answer(rows: IO[str], raw: bool, prediction: Prediction, _right: int | None) -> None:
-    rows.write(csv_row([prediction.image.name, prediction.id], raw=raw))
 
 
 def _write_record(writer: RunWriter, prediction: Prediction, right: int | None) -> None:

@@ -52,7 +52,7 @@ from captune.runs import Run, read_run
 from captune.runs.metrics import Reranking, Tuned, TuneMetrics
 from captune.runs.reader import ABOUT, METRICS
 from captune.tables import Column, Table, estimate, in_markdown
-from captune.text import counted, millions, one_line, score
+from captune.text import counted, file_size, millions, one_line, score
 from captune_metrics.catalogue import title_of
 from captune_metrics.display import printable
 
@@ -92,7 +92,7 @@ class PushPlan:
         """What will leave this machine, a line each."""
         who = "only you can see" if self.private else "everybody can see"
         lines = [f"these files leave this machine for {self.repo} on the hub, which {who}:"]
-        return [*lines, *(f"  {name}  {_size(size)}" for name, size in self.sizes.items())]
+        return [*lines, *(f"  {name}  {file_size(size)}" for name, size in self.sizes.items())]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -113,7 +113,7 @@ class PushResult(Result):
     def tables(self) -> list[Table]:
         """The files."""
         columns = [Column("file"), Column("size", number=True)]
-        rows = [[name, _size(size)] for name, size in self.sizes.items()]
+        rows = [[name, file_size(size)] for name, size in self.sizes.items()]
         return [Table("files", f"sent to {self.repo}", columns, rows)]
 
     def sentences(self) -> list[str]:
@@ -204,10 +204,6 @@ def _refuse_links(place: Path, run: Path) -> None:
                 f"{printable(place / name)} leads out of the run, to"
                 f" {printable(found)}; put the file itself there if it may be sent"
             )
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def _shareable(spec: str) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,14 +93,17 @@ def words_of(
         value = getattr(options, field.name)
         if value is None or value == _default(field):
             continue
-        written = list((shown or {}).get(field.name) or _texts(value))
+        texts = value if isinstance(value, list | tuple) else [value]
+        written = [*map(str, (shown or {}).get(field.name) or texts)]
         if field.metadata.get("positional"):
             # a file may be called -v
             positional += [f"./{word}" if word.startswith("-") else word for word in written]
         elif value is True:
             flags.append(_flag(field))
         else:
-            flags += _flagged(_flag(field), written)
+            for word in written:
+                flag = _flag(field)
+                flags += [f"{flag}={word}"] if word.startswith("-") else [flag, word]
     return ["captune", command, *positional, *flags]
 
 
@@ -199,15 +202,6 @@ def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("names no file or folder, it is empty")
     return Path(text)
-
-
-def _texts(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
-
-
-def _flagged(flag: str, words: Sequence[str]) -> Iterator[str]:
-    for word in words:
-        yield from [f"{flag}={word}"] if word.startswith("-") else [flag, word]
 
 
 def _of_python(name: str, value: Any, hint: Any) -> Any:

@@ -77,8 +77,9 @@ class _Quiet(logging.Filter):
 @cache
 def _style() -> dict[str, Any]:
     defaults: Any = matplotlib.rcParamsDefault
+    installed = set(font_manager.get_font_names())
     return {name: defaults[name] for name in defaults if not name.startswith(_NOT_STYLE)} | {
-        "font.family": _families(),
+        "font.family": ["DejaVu Sans", *filter(installed.__contains__, _MORE_FONTS), "sans-serif"],
         "font.size": TEXT,
         "text.color": INK,
         "text.parse_math": False,  # a label may hold a $
@@ -103,12 +104,6 @@ def _style() -> dict[str, Any]:
         "svg.hashsalt": "captune",
         "pdf.fonttype": 42,
     }
-
-
-@cache
-def _families() -> list[str]:
-    installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(name for name in _MORE_FONTS if name in installed), "sans-serif"]
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -202,7 +202,8 @@ def leaderboard_figure(reports: Sequence[EvalReport], default: str) -> Figure:
     entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
     entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the image")]
     figure.key(0.15, 0.45, entries)
-    panels = [*_PANELS, *([_PEOPLE] if any(map(_has_people, reports)) else [])]
+    has_people = any("pointing" in row.estimates for one in reports for row in one.rows)
+    panels = [*_PANELS, *([_PEOPLE] if has_people else [])]
     limits = {measure: _limits(reports, measure) for measure, _ in panels}
     top = _TOP - 0.2
     for report, height in zip(reports, heights, strict=True):
@@ -300,7 +301,3 @@ def effect_curves_figure(report: EvalReport, default: str, hidden: str) -> Figur
 
 def _maps(report: EvalReport) -> list[MapResult]:
     return [row for row in report.rows if row.name.method not in _CONTROLS]
-
-
-def _has_people(report: EvalReport) -> bool:
-    return any("pointing" in row.estimates for row in report.rows)

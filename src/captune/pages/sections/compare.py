@@ -180,12 +180,11 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
             scores.insert(1, lines[name])
         if one.ended is not None:
             scores[2:2] = [
-                source.figure(_rate, *place, "images_per_second"),
-                source.figure(_gigabytes, *place, "peak_bytes"),
+                source.figure("{:.3g}/s".format, *place, "images_per_second"),
+                source.figure(lambda n: f"{n / 1e9:.2f} GB", *place, "peak_bytes"),
                 source.counted(count, one.images - one.ended, f"{name}: images less ended"),
             ]
-        words_each = source.figure(lambda n: f"{n:.1f}", *place, "words_mean")
-        rows.append([name, *scores, words_each])
+        rows.append([name, *scores, source.figure("{:.1f}".format, *place, "words_mean")])
     columns = numbers(*map(title_of, ids))
     note = []
     if by is not None:
@@ -223,14 +222,6 @@ def _against_best(source: RunSource, metrics: CaptionersMetrics) -> list[Table]:
     )
     title = f"The others less the best, {one_line(str(metrics.best))}"
     return [Table(f"against-best-{source.number}", title, columns, rows, note=note)]
-
-
-def _rate(value: float) -> str:
-    return f"{value:.3g}/s"
-
-
-def _gigabytes(value: int) -> str:
-    return f"{value / 1e9:.2f} GB"
 
 
 captioners = KindSection(_section_of_several, _answer_of_several, _tables_of_several)

@@ -169,12 +169,12 @@ def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[st
     for word, own in zip(record["words"], small, strict=True):
         found = word.get("faithfulness") or {}
         mark = one_line(str(found.get("mark", "")))
-        scaled = scaled_map(own)
+        scaled = np.round(255 * scaled_map(own)).astype(np.uint8).tobytes()
         told.append(
             {
                 "word": one_line(str(word["word"])),
                 # none where it would be without colour, which its words say
-                "map": "" if why_flat(own) else base64.b64encode(_bytes(scaled)).decode(),
+                "map": "" if why_flat(own) else base64.b64encode(scaled).decode(),
                 "mark": mark,
                 "good": mark == BETTER,
                 "says": map_in_words(own, mark, found),
@@ -229,10 +229,6 @@ def _frame(record: Mapping[str, Any], album: Album, picture: Picture | None) -> 
     width, height = album.size(picture)
     left, top, right, bottom = map(float, edges)
     return [round(v, 4) for v in (left / width, top / height, right / width, bottom / height)]
-
-
-def _bytes(scaled: NDArray[np.float32]) -> bytes:
-    return np.round(255 * scaled).astype(np.uint8).tobytes()
 
 
 def map_in_words(own: NDArray[np.float32], mark: str, found: Mapping[str, Any]) -> str:
@@ -319,8 +315,7 @@ def _sentences(source: RunSource, *keys: str | int) -> Points:
 
 def _tables_of_leaderboard(source: RunSource) -> list[Table]:
     """The leaderboards."""
-    reports = enumerate(source.at("reports"))
-    return [_board(source, number, report) for number, report in reports]
+    return [_board(source, i, report) for i, report in enumerate(source.at("reports"))]
 
 
 def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
