@@ -21,7 +21,6 @@ from captune.progress import SILENT, Advance, Meter
 from captune_metrics.display import printable
 
 if TYPE_CHECKING:
-    from captune.images import Skipped
     from captune.jobs import Result
     from captune.tables import Table
 
@@ -127,16 +126,6 @@ def note(*lines: str, quiet: bool = False) -> None:
         say(*lines)
 
 
-def report_skipped(skipped: Sequence[Skipped], *, quiet: bool) -> None:
-    """Name the first skipped files and count the rest."""
-    if quiet:
-        return
-    for item in skipped[:_NAMED]:
-        note(f"skipped {item.path}: {item.reason}")
-    if len(skipped) > _NAMED:
-        note(f"... and {len(skipped) - _NAMED} more (all of them in --json)")
-
-
 def command_line(arguments: argparse.Namespace) -> list[str]:
     """The words that were typed, for the run folder and the page."""
     words: list[str] = getattr(arguments, "typed", sys.argv[1:])
@@ -216,7 +205,11 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
 
     Raises UserError for what failed of it, which JSON tells.
     """
-    report_skipped(result.skipped, quiet=arguments.json)
+    if not arguments.json:
+        for item in result.skipped[:_NAMED]:
+            say(f"skipped {item.path}: {item.reason}")
+        if len(result.skipped) > _NAMED:
+            say(f"... and {len(result.skipped) - _NAMED} more (all of them in --json)")
     failure = result.failure()
     if arguments.json:
         print_json(arguments.command, **result.summary())

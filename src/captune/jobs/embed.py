@@ -94,7 +94,11 @@ def run(
     Raises UserError for a file type that is not known, for no sentences or images to read, and for
     sentences where the model reads none.
     """
-    paths = _refuse(options)
+    paths = row_paths(options.to, _FORMS)
+    read = files_among(*options.images)
+    if options.texts is not None:
+        read["texts"] = options.texts
+    check_outputs(read, {}, None, paths)
     texts = None if options.texts is None else _sentences(options.texts)
     found = find_images(options.images) if texts is None else None
     _check_names(paths, [one.spelled for one in found.images] if found else list(texts or ()))
@@ -129,16 +133,6 @@ def run(
             _write(file, path.suffix.lower(), result, "paths" if texts is None else "texts")
         result.written["features" if number == 1 else f"features {number}"] = path
     return result
-
-
-def _refuse(options: EmbedOptions) -> list[Path]:
-    """The files to write."""
-    paths = row_paths(options.to, _FORMS)
-    read = files_among(*options.images)
-    if options.texts is not None:
-        read["texts"] = options.texts
-    check_outputs(read, {}, None, paths)
-    return paths
 
 
 def _sentences(path: Path) -> list[str]:

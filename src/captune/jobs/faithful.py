@@ -101,7 +101,11 @@ def run(
     """
     prepared = prepare(options)
     folder = prepared.place
-    _check_out(options, folder)
+    if real_path(options.out) in (real_path(folder), real_path(home_path(options.model))):
+        raise UserError(
+            f"--out {printable(options.out)} is the captioner's own run; name another folder"
+            " (the default map is stored beside the captioner anyway)"
+        )
     with run_place(options, "faithful", progress.message):
         return _run(options, prepared, progress, command)
 
@@ -109,7 +113,6 @@ def run(
 def _run(
     options: FaithfulOptions, prepared: Prepared, progress: Progress, command: Sequence[str]
 ) -> FaithfulResult:
-    folder = prepared.place
     boxes, val_boxes = (
         read_boxes(path) if path else None for path in (options.boxes, options.val_boxes)
     )
@@ -149,19 +152,11 @@ def _run(
     result.written |= {"run": options.out, "table": options.out / TABLE}
     write_beside(options.out / EXPLAIN, leaderboard.default_map())
     if options.model != LITE:  # whose default comes with the package
-        write_beside(folder / EXPLAIN, leaderboard.default_map())
-        result.written["default"] = folder / EXPLAIN
+        result.written["default"] = prepared.place / EXPLAIN
+        write_beside(result.written["default"], leaderboard.default_map())
     _draw(options.out, result)
     result.finish(options.out, progress)
     return result
-
-
-def _check_out(options: FaithfulOptions, folder: Path) -> None:
-    if real_path(options.out) in (real_path(folder), real_path(home_path(options.model))):
-        raise UserError(
-            f"--out {printable(options.out)} is the captioner's own run; name another folder"
-            " (the default map is stored beside the captioner anyway)"
-        )
 
 
 def _read(

@@ -114,7 +114,13 @@ class Album:
             return None
         key = str(run.root / path.replace("\0", ""))
         if key not in self._pictures:
-            self._pictures[key] = self._new(key, run, path)
+            picture = Picture(len(self._pictures), key, None, path)
+            if self._known is not None:
+                picture.missing = self._known.get(key, "")
+            else:
+                picture.place = run.image_path(path)
+                picture.missing = "" if picture.place is not None else not_opened(run, path)
+            self._pictures[key] = picture
         return self._pictures[key]
 
     def add(self, key: str, place: Path | None, missing: str) -> Picture:
@@ -123,15 +129,6 @@ class Album:
             missing = "" if place is not None else missing
             self._pictures[key] = Picture(len(self._pictures), key, place, key, None, missing)
         return self._pictures[key]
-
-    def _new(self, key: str, run: Run, path: str) -> Picture:
-        picture = Picture(len(self._pictures), key, None, path)
-        if self._known is not None:
-            picture.missing = self._known.get(key, "")
-        else:
-            picture.place = run.image_path(path)
-            picture.missing = "" if picture.place is not None else not_opened(run, path)
-        return picture
 
     def size(self, picture: Picture) -> tuple[int, int]:
         """Width and height of an image in pixels, upright; 1 x 1 where it cannot be read."""

@@ -53,12 +53,8 @@ _OPAQUE = 163  # of 255, as in the report
 
 def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[JobPanel]:
     """Images, labels and prompts; beside them a card with bars for each image."""
-    panel = JobPanel(
-        context,
-        "classify",
-        "classify",
-        "Drop images, or take the examples; then type labels and see the bars move.",
-    )
+    empty = "Drop images, or take the examples; then type labels and see the bars move."
+    panel = JobPanel(context, "classify", "classify", empty)
 
     def make(
         labels: str, prompts: str, model: str, ensemble: bool, multi_label: bool
@@ -169,13 +165,11 @@ def caption_tab(
     context: AppContext, page: Any, opened: Any, images: SharedImages
 ) -> list[JobPanel]:
     """Images and a captioner; beside them a card with a caption for each image."""
-    panel = JobPanel(
-        context,
-        "caption",
-        "caption",
-        "Drop images and press Caption. The tab Explain shows what of the image the model"
-        " used for each word.",
+    empty = (
+        "Drop images and press Caption. The tab Explain shows what of the image the model used for"
+        " each word."
     )
+    panel = JobPanel(context, "caption", "caption", empty)
 
     def make(model: str, beam: float, rerank: str) -> CaptionOptions:
         captioner = _captioner(context, model)
@@ -270,13 +264,11 @@ def explain_tab(
     context: AppContext, page: Any, opened: Any, images: SharedImages
 ) -> list[JobPanel]:
     """Images and a captioner, a question about one image; beside them captions with their maps."""
-    panel = JobPanel(
-        context,
-        "explain",
-        "explain",
+    empty = (
         "Drop images and press Explain; then hover over a word of a caption, tab to it or tap it to"
-        " see what of the image the model used for it.",
+        " see what of the image the model used for it."
     )
+    panel = JobPanel(context, "explain", "explain", empty)
     question = JobPanel(context, "ask", "answer")
 
     def make(model: str, beam: float, judge: bool, below: float) -> ExplainOptions:

@@ -26,33 +26,20 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
     """Fields, what they name, the training."""
     can = context.is_private
     looking = JobPanel(context, "look", "preview")
-    panel = JobPanel(
-        context,
-        "tune",
-        "page",
+    empty = (
         "Name a folder of images and their captions. Stop writes a checkpoint, and Tune with the"
         " same fields resumes from it."
         if can
         else "Others use this app too, so it opens no folder that is typed, and nothing can be"
-        " tuned here. Start captune app without --shared.",
-        shown="run",
+        " tuned here. Start captune app without --shared."
     )
+    panel = JobPanel(context, "tune", "page", empty, shown="run")
     with beside(panel, looking):
         images = _path_field(context, "tune-images", "Folder of the images", "images/")
-        captions = _path_field(
-            context,
-            "tune-captions",
-            "Training captions",
-            "train.json",
-            "COCO JSON, CSV, JSONL, or a folder of name.txt.",
-        )
-        val = _path_field(
-            context,
-            "tune-val-captions",
-            "Validation captions",
-            "val.json",
-            "Of other images in the same folder.",
-        )
+        forms = "COCO JSON, CSV, JSONL, or a folder of name.txt."
+        captions = _path_field(context, "tune-captions", "Training captions", "train.json", forms)
+        label, info = "Validation captions", "Of other images in the same folder."
+        val = _path_field(context, "tune-val-captions", label, "val.json", info)
         looking.place_button("Preview", size="sm", interactive=can)
         methods = gr.CheckboxGroup(
             TUNING_METHODS.names(), value=["lora"], label="Methods, one after the other"
@@ -76,17 +63,8 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         # nothing on a command line only looks
         return context.queue.submit(lambda job: _preview(folder, file))
 
-    def begin(
-        images: str,
-        captions: str,
-        val: str,
-        methods: list[str],
-        epochs: float,
-        limit: float,
-        each: str,
-        name: str,
-        now: str,
-    ) -> QueuedJob:
+    def begin(*values: Any) -> QueuedJob:
+        images, captions, val, methods, epochs, limit, each, name, now = values
         running = context.queue.find(now)
         if running is not None and not running.is_over:
             return running
@@ -140,13 +118,8 @@ def _preview(folder: Path, file: Path) -> dict[str, Any]:
 
 def compare_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
     """Two runs and the references: which writes the better captions, and is it luck?"""
-    panel = JobPanel(
-        context,
-        "compare",
-        "page",
-        "Choose two runs that describe the same images.",
-        shown="comparison",
-    )
+    empty = "Choose two runs that describe the same images."
+    panel = JobPanel(context, "compare", "page", empty, shown="comparison")
     can = context.is_private
     with beside(panel):
         first, second = (
@@ -198,14 +171,11 @@ def _compare(context: AppContext, job: QueuedJob, options: CompareOptions) -> Re
 
 def report_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
     """Which runs, and their page."""
-    panel = JobPanel(
-        context,
-        "report",
-        "page",
+    empty = (
         "Choose runs. Tune and Compare always write one; Classify, Caption and Explain do where you"
-        " press Keep.",
-        shown="report",
+        " press Keep."
     )
+    panel = JobPanel(context, "report", "page", empty, shown="report")
     with beside(panel):
         runs = gr.Dropdown(
             choices(context.runs(*KINDS)),
