@@ -70,6 +70,10 @@ class _Row:
     colour: str
     right: bool
 
+    @property
+    def height(self) -> float:
+        return _BAR + _LINE * len(self.lines) + 0.12
+
 
 def top5_figure(
     image: Image.Image,
@@ -98,23 +102,18 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
         raise ValueError("expected at least one image to draw")
     columns = 1 if len(panels) == 1 else 2
     width = (WIDTH - MARGIN * (columns + 1)) / columns
-    image, lowest = (2.9, 1.9) if columns == 1 else (1.15, 1.1)
-    size = TEXT if columns == 1 else SMALL
     widths = [width] * len(panels)
     if len(panels) % columns:
         widths[-1] = WIDTH - 2 * MARGIN
-    rows = [
-        _rows(panel, own - image - _GAP, size) for panel, own in zip(panels, widths, strict=True)
-    ]
-    heights = [_height(panel, row, lowest) for panel, row in zip(panels, rows, strict=True)]
-    grouped = [max(heights[i : i + columns]) for i in range(0, len(panels), columns)]
+    look = (2.9, 1.9, TEXT) if columns == 1 else (1.15, 1.1, SMALL)
+    cards = [_Card(panel, own, *look) for panel, own in zip(panels, widths, strict=True)]
+    grouped = [max(c.height for c in cards[i : i + columns]) for i in range(0, len(cards), columns)]
     tops = MARGIN + np.concatenate([[0], np.cumsum(grouped)])
     figure = Sheet(float(tops[-1]) + _LEGEND)
-    for index, (panel, row) in enumerate(zip(panels, rows, strict=True)):
+    for index, card in enumerate(cards):
         left = MARGIN + (index % columns) * (width + MARGIN)
-        top = float(tops[index // columns])
-        _draw_top5(figure, panel, row, left, top, widths[index], (image, lowest), size)
-    colours = {row.colour for rows_ in rows for row in rows_}
+        card.draw(figure, left, float(tops[index // columns]))
+    colours = {row.colour for card in cards for row in card.rows}
     meanings = ((GREEN, "truth"), (ORANGE, "first answer, wrong"), (BLUE, "other answers"))
     if colours != {BLUE}:
         shown = [("■", colour, text) for colour, text in meanings if colour in colours]
@@ -122,95 +121,75 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     return figure
 
 
-def _rows(panel: Top5, width: float, size: float) -> list[_Row]:
-    if len(panel.labels) != len(panel.probabilities) or not len(panel.labels):
-        raise ValueError(
-            f"{len(panel.labels)} labels and {len(panel.probabilities)} probabilities: "
-            "expected one probability per label, and at least one"
-        )
-    order = np.argsort(-np.asarray(panel.probabilities, dtype=float), kind="stable")[:BARS]
-    rows = []
-    for place_, index in enumerate(order):
-        right = panel.truth is not None and (
-            panel.labels[index] == panel.truth
-            if isinstance(panel.truth, str)
-            else index == panel.truth
-        )
-        wrong_first = place_ == 0 and panel.truth is not None
-        colour = GREEN if right else ORANGE if wrong_first else BLUE
-        weight = "bold" if right else "normal"
-        lines = fitted(panel.labels[index], width - 0.05, 2, size, weight=weight)
-        rows.append(_Row(lines, float(panel.probabilities[index]), colour, right))
-    return rows
+class _Card:
+    """A panel laid out. image: the width of its image; lowest: the least height, in inches."""
 
+    def __init__(self, panel: Top5, width: float, image: float, lowest: float, size: float) -> None:
+        if len(panel.labels) != len(panel.probabilities) or not len(panel.labels):
+            raise ValueError(
+                f"{len(panel.labels)} labels and {len(panel.probabilities)} probabilities: "
+                "expected one probability per label, and at least one"
+            )
+        self.panel, self.width, self.size = panel, width, size
+        self.image, self.lowest = image, lowest
+        self.rows: list[_Row] = []
+        for index in np.argsort(-np.asarray(panel.probabilities, dtype=float), kind="stable")[
+            :BARS
+        ]:
+            known = panel.labels[index] if isinstance(panel.truth, str) else index
+            right = panel.truth is not None and bool(known == panel.truth)
+            wrong_first = not self.rows and panel.truth is not None
+            colour = GREEN if right else ORANGE if wrong_first else BLUE
+            weight, room = "bold" if right else "normal", width - image - _GAP - 0.05
+            lines = fitted(panel.labels[index], room, 2, size, weight=weight)
+            self.rows.append(_Row(lines, float(panel.probabilities[index]), colour, right))
+        self.bars = sum(row.height for row in self.rows)
+        self.is_wrong = panel.truth is not None and not self.rows[0].right
+        bars = self.bars + _AXIS + (2 * _LINE if self.is_wrong else 0)
+        self.height = _TITLE + max(bars, lowest) + 0.15
 
-def _row_heights(rows: Sequence[_Row]) -> list[float]:
-    return [_BAR + _LINE * len(row.lines) + 0.12 for row in rows]
-
-
-def _height(panel: Top5, rows: Sequence[_Row], lowest: float) -> float:
-    bars = sum(_row_heights(rows)) + _AXIS + (2 * _LINE if _is_wrong(panel, rows) else 0)
-    return _TITLE + max(bars, lowest) + 0.15
-
-
-def _is_wrong(panel: Top5, rows: Sequence[_Row]) -> bool:
-    return panel.truth is not None and not rows[0].right
-
-
-def _draw_top5(
-    figure: Sheet,
-    panel: Top5,
-    rows: Sequence[_Row],
-    left: float,
-    top: float,
-    width: float,
-    image: tuple[float, float],
-    size: float,
-) -> None:
-    # fitted backwards, because the end of a path tells more than its beginning
-    heading = fitted(clean(panel.title)[::-1], width, 1, size, weight="bold")[0][::-1]
-    figure.write(left, top, heading, size, weight="bold")
-    image_width, lowest = image
-    top += _TITLE
-    heights = _row_heights(rows)
-    height = sum(heights)
-    room = max(height, lowest)
-    picture = figure.place(left, top, image_width, room)
-    picture.imshow(shrunk(panel.image, image_width, room), aspect="equal")
-    picture.set_anchor("C" if image_width > 2 and height >= lowest else "N")
-    picture.set_axis_off()
-    bars_left = left + image_width + _GAP
-    bars_width = width - image_width - _GAP - _PERCENT
-    axes = figure.place(bars_left, top, bars_width, height)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(height, 0)  # inches downwards
-    axes.set_yticks([])
-    axes.set_xticks([0, 25, 50, 75, 100] if bars_width < 2 else range(0, 101, 20))
-    axes.grid(axis="x")
-    axes.tick_params(length=0, labelsize=SMALL)
-    axes.spines[["bottom", "left"]].set_visible(False)
-    axes.axvline(0, color=GREY, linewidth=1, clip_on=False)
-    edge = 0.0
-    for row, row_height in zip(rows, heights, strict=True):
-        weight = "bold" if row.right else "normal"
-        for number, line in enumerate(row.lines):
-            # on the paper's colour, so that no grid line runs through the words
-            ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-            y = edge + _LINE * (number + 0.5)
-            axes.text(0.8, y, line, fontsize=size, va="center", bbox=ground, weight=weight)
-        bar = edge + _LINE * len(row.lines) + _BAR / 2 + 0.03
-        axes.barh(bar, 100, height=_BAR, color=FAINT, alpha=0.5)
-        axes.barh(bar, 100 * row.probability, height=_BAR, color=row.colour)
-        style = {"ha": "right", "fontsize": size, "weight": weight, "color": INK}
-        beside(axes, 1, bar, _PERCENT, percent(row.probability), **style)
-        edge += row_height
-    if _is_wrong(panel, rows):
-        name = panel.truth if isinstance(panel.truth, str) else panel.labels[panel.truth or 0]
-        among = "" if any(row.right for row in rows) else ", not among these"
-        room = bars_width + _PERCENT
-        told = fitted(f"truth{among}: {name}", room, 2, SMALL, weight="bold")
-        below = top + height + _AXIS
-        figure.write(bars_left, below, "\n".join(told), SMALL, color=GREEN, weight="bold")
+    def draw(self, figure: Sheet, left: float, top: float) -> None:
+        """With its upper left corner at a place in inches."""
+        panel, size = self.panel, self.size
+        # fitted backwards, because the end of a path tells more than its beginning
+        heading = fitted(clean(panel.title)[::-1], self.width, 1, size, weight="bold")[0][::-1]
+        figure.write(left, top, heading, size, weight="bold")
+        top += _TITLE
+        room = max(self.bars, self.lowest)
+        picture = figure.place(left, top, self.image, room)
+        picture.imshow(shrunk(panel.image, self.image, room), aspect="equal")
+        picture.set_anchor("C" if self.image > 2 and self.bars >= self.lowest else "N")
+        picture.set_axis_off()
+        left, width = left + self.image + _GAP, self.width - self.image - _GAP - _PERCENT
+        axes = figure.place(left, top, width, self.bars)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(self.bars, 0)  # inches downwards
+        axes.set_yticks([])
+        axes.set_xticks([0, 25, 50, 75, 100] if width < 2 else range(0, 101, 20))
+        axes.grid(axis="x")
+        axes.tick_params(length=0, labelsize=SMALL)
+        axes.spines[["bottom", "left"]].set_visible(False)
+        axes.axvline(0, color=GREY, linewidth=1, clip_on=False)
+        edge = 0.0
+        for row in self.rows:
+            weight = "bold" if row.right else "normal"
+            for number, line in enumerate(row.lines):
+                # on the paper's colour, so that no grid line runs through the words
+                ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+                y = edge + _LINE * (number + 0.5)
+                axes.text(0.8, y, line, fontsize=size, va="center", bbox=ground, weight=weight)
+            bar = edge + _LINE * len(row.lines) + _BAR / 2 + 0.03
+            axes.barh(bar, 100, height=_BAR, color=FAINT, alpha=0.5)
+            axes.barh(bar, 100 * row.probability, height=_BAR, color=row.colour)
+            style = {"ha": "right", "fontsize": size, "weight": weight, "color": INK}
+            beside(axes, 1, bar, _PERCENT, percent(row.probability), **style)
+            edge += row.height
+        if self.is_wrong:
+            name = panel.truth if isinstance(panel.truth, str) else panel.labels[panel.truth or 0]
+            among = "" if any(row.right for row in self.rows) else ", not among these"
+            told = fitted(f"truth{among}: {name}", width + _PERCENT, 2, SMALL, weight="bold")
+            below = top + self.bars + _AXIS
+            figure.write(left, below, "\n".join(told), SMALL, color=GREEN, weight="bold")
 
 
 @house_style()

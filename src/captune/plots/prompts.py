@@ -35,6 +35,7 @@ _MOST = 12  # classes, or templates beside each other
 _HEAD, _ROW, _LINE, _BAR = 0.62, 0.24, 0.14, 0.15  # inches
 
 
+@house_style()
 def prompt_comparison_figure(comparison: TemplateComparison, limit: int = 30) -> Figure:
     """Accuracy of each template with its 95 % interval, best first.
 
@@ -42,14 +43,9 @@ def prompt_comparison_figure(comparison: TemplateComparison, limit: int = 30) ->
     worse than it. limit: rows drawn; the others are counted below.
     Raises ValueError without truth (draw `agreement_figure` instead).
     """
-    if comparison.best is None:
+    results, best = comparison.results, comparison.best
+    if best is None:
         raise ValueError("without truth there is no accuracy to draw")
-    with house_style():
-        return _prompt_comparison(comparison, comparison.best, limit)
-
-
-def _prompt_comparison(comparison: TemplateComparison, best: int, limit: int) -> Figure:
-    results = comparison.results
     # the best is chosen in the order given, so equals stay in it
     order = sorted(range(len(results)), key=lambda i: (-(results[i].accuracy or 0), i))
     shown = order[:limit]
