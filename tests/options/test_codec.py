@@ -3,6 +3,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.webapp.app_page import HOSTILE_NAME
 
@@ -82,3 +83,21 @@ def test_what_cannot_be_given_in_memory_is_refused_in_a_sentence() -> None:
         from_python(ScoreOptions, candidates={"1": object()}, references="refs.json")
     with pytest.raises(UserError, match="images: expected texts or paths, not object"):
         from_python(ClassifyOptions, images=[object()], labels="cat,dog")
+    with pytest.raises(UserError, match="images: expected texts or paths, not NoneType"):
+        from_python(ClassifyOptions, images=None, labels="cat,dog")
+    with pytest.raises(UserError, match="images: expected texts or paths, not bytes"):
+        from_python(ClassifyOptions, images=b"\xff\xd8", labels="cat,dog")
+    with pytest.raises(UserError, match="batch_size: expected a whole number, not str"):
+        from_python(ClassifyOptions, images="a", labels="cat,dog", batch_size="8")
+    with pytest.raises(UserError, match="lr: expected a number, not str"):
+        from_python(TuneOptions, lr="1e-3")
+
+
+def test_python_gives_a_list_where_commas_are_typed() -> None:
+    options = from_python(ExplainOptions, images="a", words=["dog", "ball"])
+    assert options.words == "dog,ball"
+    tune = from_python(TuneOptions, method=["lora", "prefix"], epochs=np.int64(3))
+    assert (tune.methods, tune.epochs) == (["lora", "prefix"], 3)
+    assert from_python(TuneOptions, curve=(100, 300)).sizes == [100, 300]
+    with pytest.raises(UserError, match='words: "a, b" has a comma'):
+        from_python(ExplainOptions, images="a", words=["a, b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import numbers
 import os
 import types
 import typing
@@ -13,8 +14,11 @@ from typing import Any, TypeVar
 
 from captune.errors import UserError
 from captune.options.base import CaptionsInMemory
+from captune_metrics.display import quoted
 
 Options = TypeVar("Options")
+# numpy's are numbers, too
+_NUMBERS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number")}
 _METAVARS = {int: "N", float: "X", Path: "FILE"}
 
 
@@ -111,10 +115,15 @@ def from_python(options: type[Options], **keywords: Any) -> Options:
     """The dataclass filled from the keywords of a call.
 
     Where an option is a path, a string does as well; where it is a list of texts, so does a single
-    one. Raises UserError where something else stands for a path, and TypeError for a keyword that
-    is no option and for an option that is missing.
+    one, and a list where it is texts or numbers with commas between. Raises UserError where
+    something else stands for a path, a text or a number, and TypeError for a keyword that is no
+    option and for an option that is missing.
     """
     hints = typing.get_type_hints(options)
+    listed = {f.name for f in _fields(options) if "," in (f.metadata.get("metavar") or "")}
+    for name in listed & keywords.keys():
+        if isinstance(keywords[name], list | tuple):
+            keywords[name] = _with_commas(name, keywords[name])
     kept = {field.name for field in _fields(options) if field.metadata.get("captions")}
     for name in kept & keywords.keys():
         if isinstance(keywords[name], dict | list):
@@ -132,6 +141,14 @@ def _captions(name: str, value: Any) -> CaptionsInMemory:
             f'{name}: captions in memory are {{"image": "caption"}} or {{"image": ["caption",'
             " ...]}, all of them texts"
         ) from None
+
+
+def _with_commas(name: str, value: Sequence[Any]) -> str:
+    texts = [str(one) for one in value]
+    for text in texts:
+        if "," in text:
+            raise UserError(f"{name}: {quoted(text)} has a comma, which divides one from the next")
+    return ",".join(texts)
 
 
 def _fields(options: Any) -> tuple[dataclasses.Field[Any], ...]:
@@ -213,8 +230,12 @@ def _of_python(name: str, value: Any, hint: Any) -> Any:
         return value if isinstance(value, CaptionsInMemory) else Path(value)
     if str in kinds and is_path:
         return os.fspath(value)
-    if list[str] in kinds and value is not None:
-        several = [value] if is_path or not isinstance(value, Iterable) else list(value)
+    number = _NUMBERS.get(_kind(hint))
+    if number is not None and not isinstance(value, (*kinds, number[0])):
+        raise UserError(f"{name}: expected {number[1]}, not {type(value).__name__}")
+    if list[str] in kinds and (value is not None or types.NoneType not in kinds):
+        is_one = is_path or isinstance(value, bytes) or not isinstance(value, Iterable)
+        several = [value] if is_one else list(value)
         for one in several:
             if not isinstance(one, str | os.PathLike | int | float):
                 raise UserError(f"{name}: expected texts or paths, not {type(one).__name__}")
