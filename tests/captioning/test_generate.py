@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,6 +177,20 @@ def test_a_batch_equals_one_by_one(captioner: CaptionModel, beams: int) -> None:
         assert alone.log_probabilities[0] == pytest.approx(
             together.log_probabilities[place], abs=1e-4
         )
+
+
+@ATTENDING
+def test_threads_have_images_of_their_own(captioner: CaptionModel) -> None:
+    """A service asks one captioner from several threads."""
+    asked = [grids(size, seed=size) for size in (1, 2, 3, 4)]
+
+    def described(images: torch.Tensor) -> list[list[int]]:
+        return captioner.generate(images, beams=2, max_tokens=LONGEST).ids
+
+    alone = [described(images) for images in asked]
+    assert alone[0] != alone[1][:1]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(described, asked * 4)) == alone * 4
 
 
 # from here on with images

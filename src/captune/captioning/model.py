@@ -8,6 +8,7 @@ grid [images, tokens, channels]      from the frozen encoder, cached
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -149,6 +150,7 @@ class CaptionModel(Trainable):
         self.grid = grid
         self.parts = find_parts(decoder.module)
         self.context = Context()
+        self._looking = threading.RLock()
         self.language_model = decoder.module
         self._takes_positions = "position_ids" in signature(decoder.module.forward).parameters
         self.bridge = bridge
@@ -266,8 +268,9 @@ class CaptionModel(Trainable):
             inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
         kept = F.pad(kept, (mask.shape[1] - ids.shape[1], 0))
         head: nn.Module = self.decoder.module.get_output_embeddings()
-        narrowing = head.register_forward_pre_hook(lambda _, args: (args[0][kept][None],))
-        with narrowing, self.looking_at(states):
+        # the hook, too, is for these images alone
+        narrow = head.register_forward_pre_hook
+        with self.looking_at(states), narrow(lambda _, args: (args[0][kept][None],)):
             logits: Tensor = self.decoder.module(**inputs, use_cache=False).logits
         return logits.squeeze(0)  # of which the backward pass copies nothing
 
@@ -287,12 +290,13 @@ class CaptionModel(Trainable):
 
     @contextmanager
     def looking_at(self, states: ImageStates) -> Iterator[None]:
-        """Within, the decoder looks at these images."""
-        before, self.context.states = self.context.states, states
-        try:
-            yield
-        finally:
-            self.context.states = before
+        """Within, the decoder looks at these images; other threads wait, as they have others."""
+        with self._looking:
+            before, self.context.states = self.context.states, states
+            try:
+                yield
+            finally:
+                self.context.states = before
 
 
 def build_model(
