@@ -423,9 +423,9 @@ class AnyCaptioner:
         judged = self.reranker.judged(groups, images, nothing, cache)
         found = []
         for number, own in enumerate(judged):
-            place = max(range(each), key=lambda n: own[n].score)
-            ordered = sorted(own, key=lambda one: -one.score)
-            found.append(Chosen(own[place].ids, chosen[number * each + place], ordered))
+            order = sorted(range(each), key=lambda n: -own[n].score)
+            ids, said = own[order[0]].ids, chosen[number * each + order[0]]
+            found.append(Chosen(ids, said, [own[n] for n in order]))
         return found
 
     def _caption(self, image: ImageFile, one: Chosen) -> Caption:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -384,7 +384,7 @@ def load_encoder(
 
     where: the captioner, for sentences. Raises UserError for another encoder than that one.
     """
-    with nullcontext() if spec else hub.unasked(str(where)):
+    with hub.unasked(str(where), unless=spec):
         encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
     patches = encoder.image.require_patches()
     found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)

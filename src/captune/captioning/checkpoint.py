@@ -15,7 +15,6 @@ import json
 import operator
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -200,7 +199,7 @@ def from_pretrained(
     weights = read_trained_header(place)
     if not isinstance(decoder, Decoder):
         spec, blocks = decoder or recipe.decoder.spec, recipe.decoder.blocks
-        with nullcontext() if decoder else hub.unasked(str(place)):
+        with hub.unasked(str(place), unless=decoder):
             decoder = load_decoder(spec, device=device, dtype=dtype, blocks=blocks)
     check_decoder(recipe, decoder, place)
     if recipe.decoder.kept and not decoder.tokens:

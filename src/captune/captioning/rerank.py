@@ -11,7 +11,6 @@ A candidate's score is a weighted sum of its mean log-probability and of the evi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,22 +73,16 @@ class Reranker:
         """
         texts = [[one.caption for one in own] for own in drafts]
         means = pooled(grids, self.grid)
-        cosines: Sequence[Any] = texts
+        cosines: list[Any] = [[None] * len(own) for own in drafts]
+        near = cosines
         if self.matcher is not None:
             vectors = vectors_of(self.matcher, self.encoder, images, means, cache)
-            cosines = cosines_of(self.matcher, vectors, texts)
-        near: Sequence[Any] = texts
+            cosines = [own.tolist() for own in cosines_of(self.matcher, vectors, texts)]
         if self.datastore is not None:
-            near = self.datastore.evidence(means.cpu().numpy(), texts)
+            near = [own.tolist() for own in self.datastore.evidence(means.cpu().numpy(), texts)]
         return [
             [
-                self._scored(
-                    replace(
-                        one,
-                        match=None if self.matcher is None else float(cosine),
-                        neighbours=None if self.datastore is None else float(likeness),
-                    )
-                )
+                self._scored(replace(one, match=cosine, neighbours=likeness))
                 for one, cosine, likeness in zip(*parts, strict=True)
             ]
             for parts in zip(drafts, cosines, near, strict=True)
@@ -366,7 +359,7 @@ def load_reranker(
         store = None
     if settings.evidence != "neighbours":
         spec = settings.model or "lite"
-        with nullcontext() if model else hub.unasked(str(folder)):
+        with hub.unasked(str(folder), unless=model):
             matcher = load_image_text_model(spec, device=device, dtype=dtype, loaded=[encoder])
         if settings.weights_id not in (None, matcher.weights_id):
             raise UserError(

@@ -16,7 +16,6 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
@@ -232,7 +231,7 @@ def load_tags_model(
         return None
     model = encoder
     if spec is not None or tags.model.spec != recipe.image_encoder.spec:
-        with nullcontext() if spec else hub.unasked(str(where)):
+        with hub.unasked(str(where), unless=spec):
             model = load_image_text_model(spec or tags.model.spec, device=device, dtype=dtype)
     check_model(tags.model, identity_of(model), where, "tags of")
     return model

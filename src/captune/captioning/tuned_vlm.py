@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,6 +73,11 @@ def language_of(vlm: VLM) -> Any:
     return [one for one in models if any(part is first for part in one.modules())][-1]
 
 
+def parts_of(vlm: VLM) -> DecoderParts:
+    """Where tuning methods reach into it."""
+    return find_parts(language_of(vlm), vlm.blocks)
+
+
 class NoBridge(Bridge):
     """A captioner of transformers sees by itself: tuning methods find nothing to reach here."""
 
@@ -108,7 +113,7 @@ class TunedVLM(Trainable):
         super().__init__()
         self.vlm, self.decoder, self.bridge = vlm, decoder, NoBridge()
         self.language_model, self.tuning, self._images = vlm.model, tuning, seen
-        self.parts = find_parts(language_of(vlm), vlm.blocks)
+        self.parts = parts_of(vlm)
         tuning.attach(language_of(vlm), self.parts, self.bridge)
         self.projector = projector
         self._before = {} if projector is None else dict(projector.state_dict())
@@ -182,9 +187,7 @@ def tuned_vlm(
     """
     kind: Any = TUNING_METHODS.get(method)
     config = config_of(kind.Config, settings, method)
-    check_room(
-        method, kind.count(config, find_parts(language_of(vlm), vlm.blocks), NoBridge()), room
-    )
+    check_room(method, kind.count(config, parts_of(vlm), NoBridge()), room)
     projector = None if train is None else require_projector(vlm)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -229,7 +232,7 @@ def described_tuned(
             f"{printable(place)} was tuned from {printable(spec)}, which is no folder here;"
             " say with --decoder where it lies now"
         )
-    with nullcontext() if moved else hub.unasked(str(place)):
+    with hub.unasked(str(place), unless=moved):
         base = captioner_folder(spec)
     about = described_vlm(base, str(place))
     found = ImageIdentity(spec, about["weights_id"], about["processor_id"])

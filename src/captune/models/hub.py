@@ -130,12 +130,12 @@ def publish(
 
 
 @contextmanager
-def unasked(who: str) -> Iterator[None]:
+def unasked(who: str, unless: object = None) -> Iterator[None]:
     """Within: what is in no cache is refused, since a file named it and not the user.
 
-    who: whose file it is, for the sentence.
+    who: whose file it is, for the sentence. unless: what the user named instead, if anything.
     """
-    token = _unasked.set(who)
+    token = _unasked.set(_unasked.get() if unless else who)
     try:
         yield
     finally:

@@ -95,11 +95,6 @@ class VLM:
         is_pair = self.model.config.is_encoder_decoder
         return not is_pair and "past_key_values" in signature(self.model.forward).parameters
 
-    @property
-    def chats(self) -> bool:
-        """Whether a prompt is a message in a chat."""
-        return bool(getattr(self.processor, "chat_template", None))
-
     def inputs(self, image: Image.Image, prompt: str | None) -> Inputs:
         """What the processor makes of one image and a prompt; None: the usual one, or none."""
         made = self._processed(image, prompt)
@@ -115,7 +110,7 @@ class VLM:
                 begun = [start, *self.tokenizer(prompt, add_special_tokens=False)["input_ids"]]
                 made["decoder_input_ids"] = torch.tensor([begun])
             return made
-        if self.chats:
+        if getattr(self.processor, "chat_template", None):
             parts = [{"type": "image"}, {"type": "text", "text": prompt or DEFAULT_PROMPT}]
             chat, what = [{"role": "user", "content": parts}], f"{self.spec}: its chat template"
             how = {"add_generation_prompt": True, "tokenize": False}

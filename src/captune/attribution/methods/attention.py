@@ -10,9 +10,7 @@ was not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -39,10 +37,10 @@ class Attention(MapMethod):
 
     def layer_heads(self, captioner: AnyModel) -> list[LayerHead]:
         """The mean over heads of the last layer, the original report's; then all others."""
-        layers = _layers(captioner, self.name)
-        numbers = [*range(len(layers)), None]
-        found = [LayerHead(layer, head) for layer in numbers for head in _heads(layers, layer)]
-        first = LayerHead(len(layers) - 1, "mean")
+        heads = _heads_of_layers(captioner, self.name)
+        found = [LayerHead(n, head) for n, count in enumerate(heads) for head in _heads(count)]
+        found.append(LayerHead(None, "mean"))  # over all layers a head's number means nothing
+        first = LayerHead(len(heads) - 1, "mean")
         return [first, *(one for one in found if one != first)]
 
     def maps_of(
@@ -82,23 +80,18 @@ def attention_of(captioned: CaptionedImage, steps: Sequence[Sequence[int]]) -> l
     return [torch.stack([layer[:, own].mean(dim=1) for own in places]) for layer in layers]
 
 
-def _layers(captioner: AnyModel, name: str) -> Sequence[Any]:
-    """What has `heads`, for each layer that looks at the image."""
-    if isinstance(captioner, VLMReader):
-        if not isinstance(captioner, ImageReader):
-            captioner.probed().attention([captioner.decoder.end_id])
-        config = captioner.vlm.model.config.get_text_config()
-        heads = SimpleNamespace(heads=config.num_attention_heads)
-        return [heads] * int(config.num_hidden_layers)
-    return cross_attention_layers(captioner, name)
+def _heads_of_layers(captioner: AnyModel, name: str) -> list[int]:
+    """How many heads each layer has that looks at the image."""
+    if not isinstance(captioner, VLMReader):
+        return [layer.heads for layer in cross_attention_layers(captioner, name)]
+    if not isinstance(captioner, ImageReader):
+        captioner.probed().attention([captioner.decoder.end_id])
+    config = captioner.vlm.model.config.get_text_config()
+    return [config.num_attention_heads] * int(config.num_hidden_layers)
 
 
-def _heads(layers: Sequence[Any], layer: int | None) -> Iterator[int | str]:
-    yield "mean"
-    # over all layers a head's number means nothing
-    if layer is not None and layers[layer].heads > 1:
-        yield "max"
-        yield from range(layers[layer].heads)
+def _heads(count: int) -> list[int | str]:
+    return ["mean", "max", *range(count)] if count > 1 else ["mean"]
 
 
 def _map(captioned: CaptionedImage, weights: Sequence[Tensor], layer_head: LayerHead) -> Tensor:

@@ -52,11 +52,11 @@ class ImageStates:
     prompt: Tensor | None = None
 
 
+@dataclass
 class Context:
     """The images that the decoder looks at while it runs; hooks read it."""
 
-    def __init__(self) -> None:
-        self.states: ImageStates | None = None
+    states: ImageStates | None = None
 
 
 class Bridge(nn.Module, ABC):

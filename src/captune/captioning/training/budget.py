@@ -17,13 +17,13 @@ import torch
 
 from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.decoder_parts import DecoderParts, find_parts
+from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.model import Trainable
 from captune.captioning.settings import parse_count
 from captune.captioning.training.batches import Batches, BatchItem
 from captune.captioning.training.step import TrainingData, collate
 from captune.captioning.training.validation import IMAGES, ValidationSet
-from captune.captioning.tuned_vlm import NoBridge, language_of, require_projector
+from captune.captioning.tuned_vlm import NoBridge, parts_of, require_projector
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
 from captune.models.devices import autocast
@@ -220,8 +220,7 @@ def planned_in(
     vlm: VLM, method: str, method_config: Any, train: str | None
 ) -> list[ParameterCount]:
     """As `planned`, of what is trained in a captioner of transformers; train: as of `tuned_vlm`."""
-    parts = find_parts(language_of(vlm), vlm.blocks)
-    count = TUNING_METHODS.get(method).count(method_config, parts, NoBridge())
+    count = TUNING_METHODS.get(method).count(method_config, parts_of(vlm), NoBridge())
     rows = [ParameterCount("tuning", count)]
     if train is None:
         return rows

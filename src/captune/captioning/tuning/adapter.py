@@ -8,6 +8,7 @@ Trained parameters: each 2*d*b + b + d, for a decoder of width d and a bottlenec
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,22 +35,15 @@ class Adapter(TuningMethod):
 
     def attach(self, model: nn.Module, parts: DecoderParts, bridge: Bridge) -> None:
         """Hook a bottleneck behind each place."""
-        d, b = parts.hidden_size, self.config.bottleneck
         places = list(parts.mlp_outputs)
         if self.config.places == "houlsby":
-            places = [
-                place
-                for pair in zip(parts.self_attentions, parts.mlp_outputs, strict=True)
-                for place in pair
-            ]
-        for place in places:
-            bottleneck = Bottleneck(d, b)
-            self.blocks.append(bottleneck)
-            self._handles.append(place.register_forward_hook(_Behind(bottleneck)))
-        for layer in bridge.cross_attention_layers:
-            bottleneck = Bottleneck(d, b)
-            self.cross.append(bottleneck)
-            self._handles.append(layer.register_forward_hook(_Behind(bottleneck)))
+            pairs = zip(parts.self_attentions, parts.mlp_outputs, strict=True)
+            places = list(chain.from_iterable(pairs))
+        for kept, modules in ((self.blocks, places), (self.cross, bridge.cross_attention_layers)):
+            for module in modules:
+                bottleneck = Bottleneck(parts.hidden_size, self.config.bottleneck)
+                kept.append(bottleneck)
+                self._handles.append(module.register_forward_hook(_Behind(bottleneck)))
 
     def detach(self) -> None:
         """Take the hooks out."""

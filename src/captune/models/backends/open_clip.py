@@ -8,7 +8,7 @@ open_clip itself only warns when the two disagree about QuickGELU, and then comp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -137,7 +137,7 @@ def _resolve(spec: ModelSpec, *, fetches: bool = False) -> _Source:
         repo, choose = _repository_of(spec)
         source = _from_folder(hub.repository(repo, choose, spec.text), Path(repo))
     # the config of a folder or repository named it, and nobody typed its name
-    with nullcontext() if fetches else hub.unasked(f"{spec.text}: its config"):
+    with hub.unasked(f"{spec.text}: its config", unless=fetches):
         return _with_local_text_tower(source, spec)
 
 
