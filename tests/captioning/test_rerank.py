@@ -43,6 +43,7 @@ from captune.captioning.training.validation import ValidationSet, write_captions
 from captune.errors import UserError
 from captune.images import find_images
 from captune.models.encoders import ImageTextModel
+from captune.options.captioning import CaptionerOptions
 from captune.runs import read_run
 from captune.runs.metrics import Reranking, RerankWeights
 
@@ -258,29 +259,33 @@ def test_fitted_weights_follow_what_knows_the_truth() -> None:
     assert fit_weights(settings(), *planted(19)) is None
 
 
+def asked(folder: Path, **given: Any) -> Reranking | None:
+    return reranking_of(folder, CaptionerOptions(**given))
+
+
 def test_what_the_options_ask(tmp_path: Path) -> None:
-    assert reranking_of(tmp_path, "auto", 0, None, None) is None
-    plain = reranking_of(tmp_path, "both", 7, None, None)
+    assert asked(tmp_path) is None
+    plain = asked(tmp_path, rerank="both", candidates=7)
     assert plain is not None
     assert (plain.evidence, plain.candidates, plain.model) == ("both", 7, "lite")
     stored = settings("match", 0.5, 2.0, model="clip", weights_id="ab")
     write_beside(tmp_path / RERANK, stored)
-    assert read_reranking(tmp_path) == reranking_of(tmp_path, "auto", 0, None, None) == stored
-    other = reranking_of(tmp_path, "match", 0, "mine", None)
+    assert read_reranking(tmp_path) == asked(tmp_path) == stored
+    other = asked(tmp_path, rerank="match", rerank_model="mine")
     assert other is not None
     # the stored weights were not fitted with that model
     assert (other.model, other.weights_id, other.figures) == ("mine", None, None)
-    assert reranking_of(tmp_path, "none", 0, None, None) is None
+    assert asked(tmp_path, rerank="none") is None
     for how, said in (
-        (("none", 3, None, None), "--candidates is for --rerank match, neighbours or both"),
-        (("neighbours", 0, "lite", None), "--rerank-model is for --rerank match or both"),
-        (("match", 0, None, Path("x")), "--datastore is for --rerank neighbours or both"),
+        ({"rerank": "none", "candidates": 3}, "candidates is for --rerank match, neighbours or"),
+        ({"rerank": "neighbours", "rerank_model": "lite"}, "rerank-model is for --rerank match or"),
+        ({"rerank": "match", "datastore": Path("x")}, "datastore is for --rerank neighbours or"),
     ):
         with pytest.raises(UserError, match=said):
-            reranking_of(tmp_path, *how)
+            asked(tmp_path, **how)
     (tmp_path / RERANK).write_text('{"schema": 1, "evidence": "luck"}')
     with pytest.raises(UserError, match=r"rerank.json is not how a captioner chooses"):
-        reranking_of(tmp_path, "none", 0, None, None)
+        asked(tmp_path, rerank="none")
 
 
 def test_a_datastore_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_any_change_changes_the_id(change):
 def test_a_known_file_is_not_read_again(files, monkeypatch):
     path = files / "model.safetensors"
     known = weights.weights_id_of_file(path)
-    monkeypatch.setattr(weights, "_weights_id_of_safetensors", lambda _: "ab" * 32)
+    monkeypatch.setattr(weights, "_id_of", lambda _: "ab" * 32)
     assert weights.weights_id_of_file(path) == known
     save_file({"a": torch.zeros(1)}, path)
     assert weights.weights_id_of_file(path) == "ab" * 32

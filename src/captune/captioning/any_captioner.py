@@ -25,6 +25,7 @@ from captune.captioning.caption import Caption, caption_words
 from captune.captioning.captioner import (
     Captioner,
     captioner_folder,
+    check_length,
     describe_captioner,
     load_captioner,
     writing_precision,
@@ -88,13 +89,7 @@ def prepare(options: CaptionerOptions) -> Prepared:
     recipe = read_any_recipe(place)
     store = options.datastore or place / DATASTORE
     is_read = isinstance(recipe, Recipe) and recipe.prompt_captions > 0
-    choosing = reranking_of(
-        place,
-        options.rerank,
-        options.candidates,
-        options.rerank_model,
-        None if is_read else options.datastore,
-    )
+    choosing = reranking_of(place, options, reads_captions=is_read)
     is_read = is_read or (choosing is not None and choosing.evidence != "match")
     written_with = {
         "--beam": options.beam,
@@ -126,9 +121,13 @@ def prepare(options: CaptionerOptions) -> Prepared:
         **({"known words": digest_of(dataclasses.asdict(recipe.tags))} if recipe.tags else {}),
         **({} if agreement is None else {"agreement.json": digest_of(plain(agreement))}),
     }
-    return Prepared(
-        place, about, asked, agreement, choosing, lambda: load_captioner(options, place)
-    )
+
+    def load() -> Captioner:
+        captioner = load_captioner(options, place, options.decoder)
+        check_length(captioner.model.decoder, options.max_tokens)
+        return captioner
+
+    return Prepared(place, about, asked, agreement, choosing, load)
 
 
 def _prepare_any(
@@ -182,9 +181,7 @@ def _prepare_any(
                 place,
                 ImageIdentity(spec, "", ""),
                 GridShape(1, 1, 1, 1),
-                model=options.rerank_model,
-                device=options.device,
-                dtype=options.dtype,
+                options=options,
             )
         how = prompt, temperature, seed, vision_id, getattr(options, "stop", ())
         captioner = AnyCaptioner(vlm, about, reranker, *how)

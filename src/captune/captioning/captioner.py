@@ -120,30 +120,18 @@ class Captioner:
         named = str(folder)
         is_folder = named != LITE and not is_on_hub(named)
         place = checkpoint_folder(Path(folder)) if is_folder else captioner_folder(named)
-        recipe = read_recipe(place)
-        reads = recipe.prompt_captions > 0
-        own_store = None if reads else datastore
-        choosing = reranking_of(place, rerank, candidates, rerank_model, own_store)
-        seen = load_encoder(recipe, place, spec=encoder, device=device, dtype=dtype)
-        chooses = load_tags_model(recipe, seen, place, tags_model, device=device, dtype=dtype)
-        precision = writing_precision(device, dtype)
-        store = store_beside(choosing, place, recipe, datastore)
-        model, _ = from_pretrained(place, decoder=decoder, device=device, dtype=precision)
-        reranker = None
-        if choosing is not None:
-            reranker = load_reranker(
-                choosing,
-                place,
-                recipe.image_encoder,
-                recipe.grid,
-                encoder=seen,
-                model=rerank_model,
-                store=store,
-                device=device,
-                dtype=dtype,
-            )
-        read = store if reads and isinstance(store, Datastore) else None
-        return cls(model, seen, recipe, chooses, read_agreement(place), reranker, read)
+        options = CaptionerOptions(
+            model=named,
+            encoder=encoder,
+            tags_model=tags_model,
+            rerank=rerank,
+            candidates=candidates,
+            rerank_model=rerank_model,
+            datastore=datastore,
+            device=device,
+            dtype=dtype,
+        )
+        return load_captioner(options, place, decoder)
 
     def caption(
         self,
@@ -297,22 +285,31 @@ def _warn(skipped: Skipped) -> None:
     logger.warning("skipped %s: %s", printable(skipped.path), skipped.reason)
 
 
-def load_captioner(options: CaptionerOptions, place: Path) -> Captioner:
-    """The captioner in `place`, as the options of a command ask for it."""
-    captioner = Captioner.from_pretrained(
-        place,
-        encoder=options.encoder,
-        decoder=options.decoder,
-        tags_model=options.tags_model,
-        rerank=options.rerank,
-        candidates=options.candidates,
-        rerank_model=options.rerank_model,
-        datastore=options.datastore,
-        device=options.device,
-        dtype=options.dtype,
-    )
-    check_length(captioner.model.decoder, options.max_tokens)
-    return captioner
+def load_captioner(
+    options: CaptionerOptions, place: Path, decoder: Decoder | str | None = None
+) -> Captioner:
+    """The captioner in `place`, as the options ask for it; decoder: where it lies now."""
+    recipe = read_recipe(place)
+    reads = recipe.prompt_captions > 0
+    choosing = reranking_of(place, options, reads_captions=reads)
+    encoder = load_encoder(recipe, place, options)
+    tags_model = load_tags_model(recipe, encoder, place, options)
+    precision = writing_precision(options.device, options.dtype)
+    store = store_beside(choosing, place, recipe, options.datastore)
+    model, _ = from_pretrained(place, decoder=decoder, device=options.device, dtype=precision)
+    reranker = None
+    if choosing is not None:
+        reranker = load_reranker(
+            choosing,
+            place,
+            recipe.image_encoder,
+            recipe.grid,
+            options=options,
+            encoder=encoder,
+            store=store,
+        )
+    read = store if reads and isinstance(store, Datastore) else None
+    return Captioner(model, encoder, recipe, tags_model, read_agreement(place), reranker, read)
 
 
 def captioner_folder(model: str) -> Path:
@@ -377,18 +374,19 @@ def lite_captioner() -> Path:
     )
 
 
-def load_encoder(
-    recipe: Recipe, where: Path | str, *, spec: str | None = None, device: str, dtype: str = "auto"
-) -> ImageTextModel:
-    """The image encoder that a captioner was trained with; `spec` says where it lies now.
+def load_encoder(recipe: Recipe, where: Path, options: CaptionerOptions) -> ImageTextModel:
+    """The image encoder that a captioner was trained with; options: where it lies now.
 
     where: the captioner, for sentences. Raises UserError for another encoder than that one.
     """
+    spec = options.encoder
     with hub.unasked(str(where), unless=spec):
-        encoder = load_model(spec or recipe.image_encoder.spec, device=device, dtype=dtype)
+        encoder = load_model(
+            spec or recipe.image_encoder.spec, device=options.device, dtype=options.dtype
+        )
     patches = encoder.image.require_patches()
     found = ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id)
-    check_model(recipe.image_encoder, found, Path(where), "image encoder")
+    check_model(recipe.image_encoder, found, where, "image encoder")
     if patches.shape != recipe.grid:
         raise UserError(
             f"{where}: its config.json states a grid of {recipe.grid.tokens} tokens of"

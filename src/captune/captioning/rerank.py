@@ -34,6 +34,7 @@ from captune.images import ImageFile
 from captune.models import hub
 from captune.models.encoders import Floats, ImageTextModel, normalise, seen_both_ways
 from captune.models.load import load_image_text_model
+from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed
 from captune_metrics.display import printable
@@ -257,20 +258,22 @@ def unfitted(evidence: Any, candidates: int, matcher: ImageTextModel | None) -> 
 
 
 def reranking_of(
-    folder: Path, rerank: str, candidates: int, model: str | None, datastore: Path | None
+    folder: Path, options: CaptionerOptions, *, reads_captions: bool = False
 ) -> Reranking | None:
-    """What the options of a command ask of the captioner in `folder`; None for the first beam.
+    """What the options ask of the captioner in `folder`; None for the first beam.
 
-    rerank: "auto" is what was stored with it. Raises UserError for options that are of no use.
+    reads_captions: it does so before it writes, so that a datastore is of use. Raises UserError for
+    options that are of none.
     """
-    stored = read_reranking(folder)
-    evidence: Any = rerank
-    if rerank == "auto":
+    stored, model = read_reranking(folder), options.rerank_model
+    evidence: Any = options.rerank
+    if evidence == "auto":
         evidence = "none" if stored is None else stored.evidence
+    no_store = evidence in ("none", "match") and not reads_captions
     unused = {
-        "candidates": candidates if evidence == "none" else 0,
+        "candidates": options.candidates if evidence == "none" else 0,
         "rerank-model": model if evidence in ("none", "neighbours") else None,
-        "datastore": datastore if evidence in ("none", "match") else None,
+        "datastore": options.datastore if no_store else None,
     }
     for name, given in unused.items():
         if given:
@@ -286,7 +289,7 @@ def reranking_of(
         found = stored
     elif evidence != "neighbours":
         found = structs.replace(found, model=model or (stored and stored.model) or "lite")
-    return structs.replace(found, candidates=candidates or found.candidates)
+    return structs.replace(found, candidates=options.candidates or found.candidates)
 
 
 def chosen_sentence(settings: Reranking) -> str:
@@ -343,24 +346,23 @@ def load_reranker(
     identity: ImageIdentity,
     grid: GridShape,
     *,
+    options: CaptionerOptions,
     encoder: ImageTextModel | None = None,
-    model: str | None,
     store: Store | None = None,
-    device: str,
-    dtype: str,
 ) -> Reranker:
-    """What chooses by these settings.
+    """What chooses by these settings, which `options` asked for.
 
-    folder, identity, grid, encoder: of the captioner. model: the one that the user named. store: of
-    `store_beside`. Raises UserError for another model than the weights were fitted with.
+    folder, identity, grid, encoder: of the captioner. store: of `store_beside`. Raises UserError
+    for another model than the weights were fitted with.
     """
     matcher = None
     if settings.evidence == "match":
         store = None
     if settings.evidence != "neighbours":
         spec = settings.model or "lite"
-        with hub.unasked(str(folder), unless=model):
-            matcher = load_image_text_model(spec, device=device, dtype=dtype, loaded=[encoder])
+        with hub.unasked(str(folder), unless=options.rerank_model):
+            how = {"device": options.device, "dtype": options.dtype}
+            matcher = load_image_text_model(spec, **how, loaded=[encoder])
         if settings.weights_id not in (None, matcher.weights_id):
             raise UserError(
                 f"{printable(folder / RERANK)}: its weights were fitted with another"

@@ -30,6 +30,7 @@ from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.encoders import Floats, GridShape, ImageTextModel
 from captune.models.load import load_image_text_model
+from captune.options.captioning import CaptionerOptions
 from captune.options.tuning import TuneOptions
 from captune.zeroshot.classifier import ZeroShotClassifier
 from captune.zeroshot.labels import Labels, read_labels
@@ -216,23 +217,22 @@ def load_tags_model(
     recipe: Recipe,
     encoder: ImageTextModel,
     where: Path,
-    spec: str | None,
-    *,
-    device: str,
-    dtype: str,
+    options: CaptionerOptions,
 ) -> ImageTextModel | None:
     """The classifier's model of a captioner, None where it reads no tags.
 
-    encoder: of the captioner in `where`, which may be the same. spec: where it lies now. Raises
+    encoder: of the captioner in `where`, which may be the same. options: where it lies now. Raises
     UserError for another model than the one it was trained with.
     """
-    tags = recipe.tags
+    tags, spec = recipe.tags, options.tags_model
     if tags is None:
         return None
     model = encoder
     if spec is not None or tags.model.spec != recipe.image_encoder.spec:
         with hub.unasked(str(where), unless=spec):
-            model = load_image_text_model(spec or tags.model.spec, device=device, dtype=dtype)
+            model = load_image_text_model(
+                spec or tags.model.spec, device=options.device, dtype=options.dtype
+            )
     check_model(tags.model, identity_of(model), where, "tags of")
     return model
 

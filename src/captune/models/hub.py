@@ -253,9 +253,7 @@ def _download(repo: str, choose: Choose, spec: str) -> Path:
         ) from None
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # every release of the hub library has errors of another HTTP library
+    except Exception as error:  # which differ from release to release of the hub library
         raise UserError(
             f"{spec}: {repo} could not be fetched ({_reason(error)}); try again, or give its folder"
         ) from None

@@ -211,7 +211,7 @@ def weights_id_of_file(path: Path | Sequence[Path]) -> str:
         if _ID.fullmatch(known):
             return known
     if all(file.suffix == ".safetensors" for file in files):
-        found = _weights_id_of_safetensors(files)
+        found = _id_of(stored_tensors(files))
     else:
         merged: dict[str, Tensor] = {}
         for file in files:
@@ -318,11 +318,6 @@ def digest_of_files(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _weights_id_of_safetensors(files: Sequence[Path]) -> str:
-    """As weights_id_of_tensors, straight from the mapped files."""
-    return _id_of(stored_tensors(files))
-
-
 def stored_tensors(files: Sequence[Path]) -> Iterator[tuple[str, str, Tensor]]:
     """(name, dtype as safetensors names it, tensor) of all that the files hold, by name.
 
@@ -379,15 +374,8 @@ def _unwrap(checkpoint: object, shown: str) -> dict[str, Tensor]:
             if isinstance(checkpoint.get(wrapper), dict):
                 checkpoint = checkpoint[wrapper]
                 break
-    tensors = (
-        {
-            name: value
-            for name, value in checkpoint.items()
-            if isinstance(name, str) and isinstance(value, Tensor)
-        }
-        if isinstance(checkpoint, dict)
-        else {}
-    )
+    held = checkpoint.items() if isinstance(checkpoint, dict) else ()
+    tensors = {n: v for n, v in held if isinstance(n, str) and isinstance(v, Tensor)}
     if not tensors:
         raise UserError(f"{shown} holds no named tensors; expected a model's state dict")
     for name, tensor in tensors.items():
