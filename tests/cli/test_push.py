@@ -215,6 +215,13 @@ def test_what_cannot_be_sent_is_one_sentence(tuned: Path, tmp_path: Path) -> Non
             captune.push(tuned, repo, yes=True, **options)
 
 
+def test_a_captioner_of_transformers_is_none_of_a_tune(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "blip"}')
+    with pytest.raises(UserError, match="is a captioner of transformers, and none of a captune"):
+        captune.push(tmp_path, REPO, yes=True)
+    assert hub.requests == []
+
+
 def test_what_is_no_captioner_is_not_loaded(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
