@@ -237,7 +237,7 @@ def maps(way: str, folder: Path, path: Path, masks: int) -> Taken:
     shown = torch.ones(masks, patches, dtype=torch.bool)
     shown[range(masks), hidden] = False
     if way == "`pixel-occlusion`":
-        return taken(masks, captioner.vlm.model, lambda: pixel_masking(one, None).every(shown))
+        return taken(masks, captioner.vlm.model, lambda: pixel_masking(one).every(shown))
     if way == "`occlusion`":
         token_masking(one).every(shown[:2])
         token_masking(one).every(shown)  # what is read once is for all cells of the image

@@ -116,10 +116,10 @@ def test_a_image_moves_by_one_pixel(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     path = tmp_path / "noise.png"
     Image.fromarray(noise).save(path)
-    encoder = image_model().image
-    image = dataclasses.replace(captioned, image=ImageFile(path, path.name))
-    still = shifted(image, encoder, 0)
-    moved = shifted(image, encoder, 3)  # a whole place of its 3 x 3 grid
+    file = ImageFile(path, path.name)
+    image = dataclasses.replace(captioned, image=file, encoder=image_model())
+    still = shifted(image, 0)
+    moved = shifted(image, 3)  # a whole place of its 3 x 3 grid
     assert still.words == captioned.words
     places = still.grid[0, 1:].view(3, 3, -1)
     torch.testing.assert_close(moved.grid[0, 1:].view(3, 3, -1)[1:, 1:], places[:-1, :-1])

@@ -28,11 +28,11 @@ from captune.attribution.word_scores import (
     word_targets,
 )
 from captune.images import open_image
-from captune.models.encoders import GridShape, ImageEncoder
+from captune.models.encoders import GridShape
 
 _ENCODED_AT_ONCE = 16  # images of one pass of the encoder
 ZEROS, MEAN_TOKEN = "patch tokens -> zeros", "patch tokens -> mean token of images"
-BLURRED, MEAN_COLOUR = "pixels -> blur", "pixels -> mean colour"
+BLURRED = "pixels -> blur"
 
 
 class Masking:
@@ -97,23 +97,19 @@ def token_masking(
 
 
 def pixel_masking(
-    captioned: CaptionedImage,
-    encoder: ImageEncoder | None,
-    targets: Sequence[WordTarget] | None = None,
-    *,
-    blur: bool = True,
+    captioned: CaptionedImage, targets: Sequence[WordTarget] | None = None
 ) -> Masking:
-    """Hide pixels of the image that the encoder is given, by its blur or by its mean colour.
+    """Blur pixels of the image that the encoder is given.
 
     Patches have hard edges. targets: as in `token_masking`. Raises UnreadableImage where the image
     is gone.
     """
     image = open_image(captioned.image.path)
-    without = blurred(image) if blur else of_one_colour(image)
-    name = BLURRED if blur else MEAN_COLOUR
+    without = blurred(image)
     if (reader := reader_in(captioned)) is not None:
-        return Masking(captioned, name, reader.without_pixels(without), targets)
-    assert encoder is not None
+        return Masking(captioned, BLURRED, reader.without_pixels(without), targets)
+    assert captioned.encoder is not None
+    encoder = captioned.encoder.image
     whole, hidden = encoder.whole(image), encoder.whole(without)
 
     def grids_of(shown: Tensor) -> Tensor:
@@ -123,7 +119,7 @@ def pixel_masking(
             grids.append(encoder.finish_grid(encoder.encode_grid(pixels)).float())
         return torch.cat(grids).to(captioned.grid.device)
 
-    return Masking(captioned, name, grids_of, targets)
+    return Masking(captioned, BLURRED, grids_of, targets)
 
 
 def losses_without_each(scores: Callable[[Tensor], Tensor], shape: GridShape) -> Tensor:
@@ -150,12 +146,6 @@ BLUR = 0.08  # of the shorter side: the deviation of the blur, which leaves ligh
 def blurred(image: Image.Image) -> Image.Image:
     """The image of which only light and colour are left."""
     return image.filter(ImageFilter.GaussianBlur(BLUR * min(image.size)))
-
-
-def of_one_colour(image: Image.Image) -> Image.Image:
-    """The image's mean colour everywhere."""
-    # one pixel by averaging all, then as large as before
-    return image.resize((1, 1), Image.Resampling.BOX).resize(image.size)
 
 
 def compose(shown: Tensor, clear: Tensor, hidden: Tensor, shape: GridShape) -> Tensor:

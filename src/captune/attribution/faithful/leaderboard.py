@@ -242,10 +242,6 @@ class Evaluation:
         self._seconds: dict[str, float] = {}
         self._stages: dict[str, Any] = {}
 
-    @property
-    def _encoder(self) -> ImageTextModel | None:
-        return self._captioner.encoder if isinstance(self._captioner, Captioner) else None
-
     def run(
         self,
         train: CaptionDataset,
@@ -258,7 +254,8 @@ class Evaluation:
         Raises UserError where no map can be faithful.
         """
         options, message = self._options, self._progress.message
-        model, encoder = self._model, self._encoder
+        model, captioner = self._model, self._captioner
+        encoder = captioner.encoder if isinstance(captioner, Captioner) else None
         examples = self._examples(self._chosen_captions(train, boxes), boxes)
         candidates = candidates_of(model, encoder, quick=options.quick)
         baseline = candidates.baseline
@@ -276,7 +273,7 @@ class Evaluation:
             return token_masking(example.captioned, fill=fill)
 
         def hide_pixels(example: Example) -> MaskScorer:
-            return pixel_masking(example.captioned, None if encoder is None else encoder.image)
+            return pixel_masking(example.captioned)
 
         count = sum(map(len, candidates.methods.values()))
         message(
@@ -410,10 +407,8 @@ class Evaluation:
             return method.maps(captioned, default.layer_head, range(len(captioned.words)))
 
         images = [example.captioned for example in examples]
-        model, encoder, seed = self._model, self._encoder, self._options.seed
         with self._timed("sanity checks", len(images)):
-            own = None if encoder is None else encoder.image
-            return check_sanity(model, own, images, maps_of, seed=seed)
+            return check_sanity(self._model, images, maps_of, seed=self._options.seed)
 
     @contextmanager
     def _timed(self, what: str, total: int) -> Iterator[Advance]:

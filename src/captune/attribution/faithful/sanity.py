@@ -24,7 +24,6 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.vlm_image import AnyModel, VLMReader
 from captune.captioning.bridge import Bridge
 from captune.images import open_image
-from captune.models.encoders import ImageEncoder
 from captune.text import percent
 
 Floats = NDArray[np.float64]
@@ -83,17 +82,12 @@ class SanityChecks:
 
 
 def check_sanity(
-    captioner: AnyModel,
-    encoder: ImageEncoder | None,
-    images: Sequence[CaptionedImage],
-    maps_of: MapsOf,
-    *,
-    seed: int = 0,
+    captioner: AnyModel, images: Sequence[CaptionedImage], maps_of: MapsOf, *, seed: int = 0
 ) -> SanityChecks:
     """All three checks. Raises UnreadableImage where an image is gone."""
     stages = cascading_randomization(captioner, images, maps_of, seed=seed)
     true = [maps_of(captioned) for captioned in images]
-    moved = [maps_of(shifted(captioned, encoder)) for captioned in images]
+    moved = [maps_of(shifted(captioned)) for captioned in images]
     entropy = np.concatenate([entropies(maps) for maps in true]).mean()
     pairs = zip(true, moved, strict=True)
     shift = np.concatenate([correlations(a, b) for a, b in pairs]).mean()
@@ -169,9 +163,7 @@ def entropies(maps: Tensor) -> Floats:
     return found
 
 
-def shifted(
-    captioned: CaptionedImage, encoder: ImageEncoder | None, pixels: int = 1
-) -> CaptionedImage:
+def shifted(captioned: CaptionedImage, pixels: int = 1) -> CaptionedImage:
     """The same caption of the image moved to the right and down, as the encoder sees it.
 
     The pixels are those that the encoder is given; at the edge the outermost stand twice. Raises
@@ -181,7 +173,8 @@ def shifted(
     if isinstance(captioned.model, VLMReader):
         reader, grid = captioned.model.of(ImageChops.offset(image, pixels))
         return replace(captioned, model=reader, grid=grid)
-    assert encoder is not None
+    assert captioned.encoder is not None
+    encoder = captioned.encoder.image
     whole = encoder.whole(image)
     rows, columns = (torch.arange(size).sub(pixels).clamp_min(0) for size in whole.shape[-2:])
     moved = whole[:, rows][:, :, columns]

@@ -34,9 +34,7 @@ class PixelOcclusion(MapMethod):
                 "pixel-occlusion: encodes the image again, and its image encoder is not known; give"
                 " the captioned image its encoder, or take occlusion"
             )
-        encoder = None if captioned.encoder is None else captioned.encoder.image
-        scorer = pixel_masking(captioned, encoder, targets)
-        return losses_without_each(scorer.every, captioned.shape)
+        return losses_without_each(pixel_masking(captioned, targets).every, captioned.shape)
 
 
 METHOD = PixelOcclusion()
