@@ -289,6 +289,10 @@ def run(
         sinks: list[Sink] = [] if sidecars is None else [sidecars.add]
         if options.predictions is not None:
             sinks.append(stack.enter_context(predictions_file(options.predictions)))
+        if options.to:
+            sinks.append(lambda one: add_row(one.answer()))
+        if each is not None:
+            sinks.append(each)
         with progress.bar("captioning", len(found.images)) as advance:
             for images, batch, is_new in _kept(
                 journal, found.images, outcomes, done, options, peak
@@ -297,8 +301,7 @@ def run(
                     result.writing_s += entry.get("seconds", 0.0)
                     held = (result.peak_bytes or 0, entry.get("peak_bytes") or 0)
                     result.peak_bytes = max(held) or None
-                    flagged = _flagged(entry, options.flag_below)
-                    _take(image, flagged, result, sinks, add_row, each)
+                    _take(image, _flagged(entry, options.flag_below), result, sinks)
                 advance(len(images), before=not is_new)
         if result.images == 0:
             if journal is not None:
@@ -360,28 +363,19 @@ def _kept(
 
 
 def _take(
-    image: ImageFile,
-    entry: Mapping[str, Any],
-    result: CaptionResult,
-    sinks: Sequence[Sink],
-    add_row: Callable[[Row], None],
-    each: Callable[[Caption], None] | None,
+    image: ImageFile, entry: Mapping[str, Any], result: CaptionResult, sinks: Sequence[Sink]
 ) -> None:
     if "skipped" in entry:
         result.skipped.append(Skipped(image.name, entry["skipped"]))
         return
     record = entry["record"]
     result.add(record)
-    for sink in sinks:
-        sink(image, record["caption"])
     found = Caption.of_record(image, record)
-    answer = found.answer()
-    result.keep(answer)
-    add_row(answer)
+    result.keep(found.answer())
     if len(result.items) < _FEW:
         result.items.append(found)
-    if each is not None:
-        each(found)
+    for sink in sinks:
+        sink(found)
 
 
 def _flagged(entry: Mapping[str, Any], below: float | None) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
+from captune.captioning.caption import Caption
 from captune.captioning.generate import batch_ends
 from captune.errors import UserError
 from captune.files import check_writable, whole_file, writing
@@ -30,7 +31,7 @@ _WRITTEN = b'{"written": true}\n'  # behind the last image
 _KEPT = "the captions of finished batches are kept"
 
 
-Sink = Callable[[ImageFile, str], None]
+Sink = Callable[[Caption], object]
 
 
 def check_somewhere(options: CaptionOptions, images: int) -> None:
@@ -66,9 +67,9 @@ def predictions_file(path: Path) -> Iterator[Sink]:
     before = "{\n"
     with whole_file(path) as file:
 
-        def add(image: ImageFile, caption: str) -> None:
+        def add(one: Caption) -> None:
             nonlocal before
-            file.write(f"{before}{json.dumps(_stem(image))}: {json.dumps(caption)}")
+            file.write(f"{before}{json.dumps(_stem(one.image))}: {json.dumps(one.caption)}")
             before = ",\n"
 
         yield add
@@ -137,14 +138,14 @@ class Sidecars:
             }.get(existing, f"kept, with the caption {existing}ed")
             progress.message(f"{some} a .txt of that name already, which is {then}")
 
-    def add(self, image: ImageFile, caption: str) -> None:
+    def add(self, one: Caption) -> None:
         """Write one sidecar."""
-        path = sidecar_of(image)
+        path = sidecar_of(one.image)
         before, after = self._around
-        text = f"{before}{caption}{after}"
+        text = f"{before}{one.caption}{after}"
         if os.path.lexists(path) and self._existing != "overwrite":
             there = _text_of(path) if path.is_file() else ""
-            if image.name in self._done and text in there:
+            if one.image.name in self._done and text in there:
                 self.written += 1  # by the run that was killed
                 return
             if self._existing == "skip" or self._is_added(text.strip(), there):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +180,15 @@ def run(
         found=found,
     )
     if options.out is not None:
-        _write_run(result, images, options, found.root, indices, command)
+        models = [result.model]
+        with RunWriter(options.out, "prompts", options, found.root, models, command) as run:
+            for record in _records(result, images, indices):
+                run.record(record)
+            run.metrics = result.figures()
+        tables = {"prompts.csv": comparison.rows(), "negation.csv": plain(probes)}
+        for name, rows in tables.items():
+            if rows:
+                write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)
         result.finish(options.out, progress, "plots")
     if options.csv is not None:
         write_csv(options.csv, of_mappings(comparison.rows()), raw=options.raw_csv)
@@ -192,29 +200,16 @@ def run(
     return result
 
 
-def _write_run(
-    result: PromptsResult,
-    images: Sequence[ImageFile],
-    options: PromptsOptions,
-    root: Path,
-    truth: NDArray[np.intp] | None,
-    command: Sequence[str],
-) -> None:
-    assert options.out is not None
+def _records(
+    result: PromptsResult, images: Sequence[ImageFile], truth: NDArray[np.intp] | None
+) -> Iterator[dict[str, Any]]:
     ids = result.labels.ids
-    comparison = result.comparison
-    with RunWriter(options.out, "prompts", options, root, [result.model], command) as run:
-        for i, image in enumerate(images):
-            answers = [
-                {"id": ids[int(one.predicted[i])], "probability": float(one.confidence[i])}
-                for one in comparison.results
-            ]
-            record: dict[str, Any] = {"path": image.name, "answers": answers}
-            if truth is not None and truth[i] >= 0:
-                record["truth"] = ids[truth[i]]
-            run.record(record)
-        run.metrics = result.figures()
-    tables = {"prompts.csv": comparison.rows(), "negation.csv": plain(result.probes)}
-    for name, rows in tables.items():
-        if rows:
-            write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)
+    for i, image in enumerate(images):
+        answers = [
+            {"id": ids[int(one.predicted[i])], "probability": float(one.confidence[i])}
+            for one in result.comparison.results
+        ]
+        record: dict[str, Any] = {"path": image.name, "answers": answers}
+        if truth is not None and truth[i] >= 0:
+            record["truth"] = ids[truth[i]]
+        yield record

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from captune.pages import charts
 from captune.pages.album import Album
-from captune.pages.blocks import Beside, Chart, Fold, Paragraph, Section, Tiles
+from captune.pages.blocks import Beside, Chart, Fold, Paragraph, Section, Tile, Tiles
 from captune.pages.sources import PageSettings, RunSet, RunSource, words
 from captune.runs.kinds import KINDS
 from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent, plain, score, signed
+from captune_metrics.catalogue import meaning_of, title_of
 
 if TYPE_CHECKING:
     from captune.pages.sections.caption_sources import CaptionSources
@@ -84,6 +85,17 @@ def section_of(kind: str) -> KindSection:
     module, _, name = KINDS[kind].section.partition(":")
     found = import_module(module)
     return cast("KindSection", getattr(found, name) if name else found)
+
+
+def score_tile(source: RunSource, id: str, whose: str, recipe: str, *keys: str | int) -> Tile:
+    """A score as a headline number. keys: to what has its `corpus` and its `interval`."""
+    return Tile(
+        f"{title_of(id)}, {whose}",
+        source.figure(score, *keys, "corpus"),
+        source.interval(score, *keys, "interval"),
+        meaning_of(id),
+        one_line(recipe),
+    )
 
 
 def strips(

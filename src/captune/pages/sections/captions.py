@@ -20,10 +20,15 @@ from captune.pages.blocks import (
     Paragraph,
     Remarks,
     Section,
-    Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks, shard_blocks
+from captune.pages.sections import (
+    PageContext,
+    agreement_blocks,
+    chosen_blocks,
+    score_tile,
+    shard_blocks,
+)
 from captune.pages.sections.caption_sources import (
     CaptionSet,
     CaptionSources,
@@ -36,7 +41,7 @@ from captune.runs.evaluation import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Number, Table, numbers
 from captune.text import count, one_line, percent, score, signed
-from captune_metrics.catalogue import LOG_PROBABILITY, label_of, leading, meaning_of, title_of
+from captune_metrics.catalogue import LOG_PROBABILITY, label_of, leading, title_of
 
 _REFERENCES = 5
 _SORTED = 4  # scores of a set of captions that a gallery can be sorted by
@@ -99,13 +104,7 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
                  title_of(quoted[0]), first.number, ends,
                  source.images_told)  # fmt: skip
     tiles = [
-        Tile(
-            f"{title_of(id)}, {source.name}",
-            source.figure(score, "metrics", id, "corpus"),
-            source.interval(score, "metrics", id, "interval"),
-            meaning_of(id),
-            one_line(metrics[id].name or id),
-        )
+        score_tile(source, id, source.name, metrics[id].name or id, "metrics", id)
         for id in quoted[:4]
     ]
     return said, Tiles(tiles)

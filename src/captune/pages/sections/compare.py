@@ -7,14 +7,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tile, Tiles
-from captune.pages.sections import KindSection, PageContext, strips
+from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
+from captune.pages.sections import KindSection, PageContext, score_tile, strips
 from captune.pages.sources import RunSource, words
 from captune.runs.evaluation import CaptionersMetrics, CompareMetrics
 from captune.statistics import is_settled
 from captune.tables import Column, Estimate, Table, difference, numbers
 from captune.text import count, one_line, p_value, plain, score, signed
-from captune_metrics.catalogue import leading, meaning_of, title_of
+from captune_metrics.catalogue import leading, title_of
 
 _REFERENCES = 5
 _TILES = 4  # of captioners
@@ -126,13 +126,7 @@ def _answer_of_several(source: RunSource) -> tuple[Any, Tiles | None]:
     if by is None:
         return said, None
     tiles = [
-        Tile(
-            f"{title_of(by)}, {one_line(name)}",
-            source.figure(score, "captioners", name, "scores", by, "corpus"),
-            source.interval(score, "captioners", name, "scores", by, "interval"),
-            meaning_of(by),
-            one_line(metrics.names[by]),
-        )
+        score_tile(source, by, one_line(name), metrics.names[by], "captioners", name, "scores", by)
         for name in list(metrics.captioners)[:_TILES]
     ]
     return said, Tiles(tiles)

@@ -18,16 +18,15 @@ from captune.pages.blocks import (
     Paragraph,
     Remarks,
     Section,
-    Tile,
     Tiles,
 )
-from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks, strips
+from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks, score_tile, strips
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.metrics import Curve, Finding, TuneMetrics
 from captune.statistics import is_settled
 from captune.tables import Column, Fraction, Number, Table, difference, numbers
 from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
-from captune_metrics.catalogue import meaning_of, title_of
+from captune_metrics.catalogue import title_of
 
 _SCORES = ("cider", "clipscore", "bleu_4")
 _SERIES = 7
@@ -128,13 +127,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     if source.run.metrics.get("curve") is not None:
         said += words(" {}.", source.figure(plain, "curve", "sentence"))
     tiles = [
-        Tile(
-            f"{title_of(id)}, {best.name}",
-            best.figure(score, "scores", id, "corpus"),
-            source.interval(score, *best.keys, "scores", id, "interval"),
-            meaning_of(id),
-            one_line(str(best.at("scores", id, "name"))),
-        )
+        score_tile(source, id, best.name, best.at("scores", id, "name"), *best.keys, "scores", id)
         for id in _SCORES
         if best.has(id)
     ]
