@@ -322,21 +322,15 @@ def _unknown_sentence(
     known = _known_flags(parser, command)
     name = f"captune {command}" if command else "captune"
     flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
-    meant = _meant(flag, known)
-    typed = " ".join(unknown)
-    return f"{name}: unrecognized arguments: {typed}{meant}; {name} --help shows what it takes"
-
-
-def _meant(flag: str, known: Sequence[str]) -> str:
-    """What an unknown flag may have been meant to be, in brackets; "" where none is near."""
-    off = flag.replace("--no-", "--", 1)
-    if off != flag and off in known:
-        return f" ({off} is off unless it is given)"
-    named = _OTHER_NAMES.get(flag, "")
+    off, named = flag.replace("--no-", "--", 1), _OTHER_NAMES.get(flag, "")
     # without the dashes, which all have in common
     names = {one[2:]: one for one in known if one.startswith("--")}
     near = named[2:] if named in known else nearest(flag[2:], names)
-    return f" (did you mean {names[near]}?)" if near else ""
+    meant = f" (did you mean {names[near]}?)" if near else ""
+    if off != flag and off in known:
+        meant = f" ({off} is off unless it is given)"
+    typed = " ".join(unknown)
+    return f"{name}: unrecognized arguments: {typed}{meant}; {name} --help shows what it takes"
 
 
 class _Said(logging.Handler):

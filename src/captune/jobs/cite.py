@@ -104,7 +104,10 @@ def run(
         notes=library.notes,
         folders=[str(one.folder) for one in found],
         paragraphs=paragraphs,
-        entries={key: _entry(key) for key in library.keys},
+        entries={
+            key: _citations()["entries"][key].strip().replace("VERSION", captune.__version__)
+            for key in library.keys
+        },
     )
 
 
@@ -112,11 +115,6 @@ def run(
 def _citations() -> dict[str, Any]:
     text = Path(__file__).with_name("citations.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
-
-
-def _entry(key: str) -> str:
-    text: str = _citations()["entries"][key]
-    return text.strip().replace("VERSION", captune.__version__)
 
 
 @dataclass
@@ -132,9 +130,9 @@ class _Library:
         self.keys.update(dict.fromkeys(named))
         return rf"~\cite{{{','.join(named)}}}" if named else ""
 
-    def thing(self, table: str, name: str, shown: str | None = None) -> str:
+    def thing(self, table: str, name: str) -> str:
         """A metric, method, bridge or map method by its id, with its citation."""
-        return in_latex(shown or name) + self.cite(self.keys_of(table, name))
+        return in_latex(name) + self.cite(self.keys_of(table, name))
 
     def keys_of(self, table: str, name: str) -> Sequence[str]:
         """What is cited for a thing; nothing, and a note, for one that nobody here knows."""

@@ -179,9 +179,12 @@ def plan(options: PushOptions) -> PushPlan:
     metrics = found.typed_metrics(TuneMetrics) if found.kind == "tune" else None
     if metrics is None or metrics.tuned is None:
         raise UserError(f"{place} is not the run of a captune tune, which its card is made of")
+    about = options, found, metrics.tuned, recipe
+    front = f"---\n{_front_matter(options, metrics.tuned, recipe)}\n---"
+    card = "\n\n".join((front, f"# {options.repo.partition('/')[2]}", *_body(*about)))
     config = json.dumps(recipe.as_json(), indent=1) + "\n"
     files: dict[str, bytes | Path] = {
-        CARD: _card(options, found, metrics.tuned, recipe).encode(),
+        CARD: f"{card}\n".encode(),
         CONFIG: config.encode(),
         WEIGHTS: place / WEIGHTS,
     }
@@ -238,19 +241,6 @@ def _shareable_recipe(recipe: Recipe | TunedRecipe) -> Recipe | TunedRecipe:
         image_encoder=moved(recipe.image_encoder),
         decoder=replace(recipe.decoder, spec=_shareable(recipe.decoder.spec)),
         tags=recipe.tags and replace(recipe.tags, model=moved(recipe.tags.model)),
-    )
-
-
-def _card(options: PushOptions, found: Run, tuned: Tuned, recipe: Recipe | TunedRecipe) -> str:
-    return (
-        "\n\n".join(
-            (
-                f"---\n{_front_matter(options, tuned, recipe)}\n---",
-                f"# {options.repo.partition('/')[2]}",
-                *_body(options, found, tuned, recipe),
-            )
-        )
-        + "\n"
     )
 
 

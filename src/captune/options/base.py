@@ -67,8 +67,9 @@ def overwrite_option() -> Any:
 
 
 def check_overwrite(options: Any) -> None:
-    """Raises UserError where there is nothing to overwrite."""
-    if options.overwrite and options.out is None:
+    """Raises UserError where there is nothing to overwrite: no run, and no text beside images."""
+    is_asked = getattr(options, "overwrite", False) and not getattr(options, "sidecar", False)
+    if is_asked and options.out is None:
         raise UserError("--overwrite is for --out; give both, or neither")
 
 
@@ -121,8 +122,9 @@ class ModelOptions:
     no_cache: bool = option("do not use the feature cache", False)
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that no pass can be made with."""
+        """Raises UserError for what no pass can be made with, and for nothing to overwrite."""
         check_pass(self.batch_size, self.workers)
+        check_overwrite(self)
 
 
 def check_pass(batch_size: int, workers: int) -> None:

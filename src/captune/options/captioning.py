@@ -13,7 +13,6 @@ from captune.options.base import (
     ModelOptions,
     RowOptions,
     caption_column_option,
-    check_overwrite,
     option,
     overwrite_option,
     refuse_given,
@@ -172,14 +171,14 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
         models = self.model if isinstance(self.model, list | tuple) else [self.model]
         models = [str(one) for one in models] or ["lite"]
         self.model = models if len(models) > 1 else models[0]
+        if self.overwrite and not self.sidecar and self.out is None:
+            raise UserError("--overwrite is for --sidecar and --out; give one of them too")
         super().__post_init__()
         self._check_several()
         require_within(self, temperature=(0, 100))
         require_at_least(self, seed=0)
         if not all(self.stop):
             raise UserError("--stop names a text, and this one is empty")
-        if self.overwrite and not self.sidecar and self.out is None:
-            raise UserError("--overwrite is for --sidecar and --out; give one of them too")
         if self.keep_candidates and self.out is None:
             raise UserError("--keep-candidates is for --out; give both, or neither")
         if not self.sidecar and (self.existing != "skip" or self.prefix or self.suffix):
@@ -261,7 +260,6 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_overwrite(self)
         if self.method != "auto":
             MAP_METHODS.require(self.method)
         if self.against is not None and not self.chosen_words and self.labels is None:

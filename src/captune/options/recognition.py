@@ -11,7 +11,6 @@ from captune.options.base import (
     LabelledOptions,
     ModelOptions,
     RowOptions,
-    check_overwrite,
     option,
     overwrite_option,
 )
@@ -49,10 +48,6 @@ class ClassifyOptions(ShardOptions, LabelledOptions, ModelOptions, RowOptions):
     )
     seed: int = option("random seed of the images that --top5 N draws", 0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_overwrite(self)
-
 
 @dataclass(kw_only=True)
 class PromptsOptions(LabelledOptions, ModelOptions, RowOptions):
@@ -67,10 +62,6 @@ class PromptsOptions(LabelledOptions, ModelOptions, RowOptions):
     out: Path | None = option("run folder to write, with tables, figures and a page", metavar="RUN")
     overwrite: bool = overwrite_option()
     csv: Path | None = option("write the table, one row per prompt")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_overwrite(self)
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,6 @@ from captune.options.base import (
     ModelOptions,
     RowOptions,
     caption_column_option,
-    check_overwrite,
     option,
     overwrite_option,
     require_at_least,
@@ -98,10 +97,6 @@ class ScoreOptions(MetricOptions, RowOptions):
     out: Path | None = option("run folder to write, with a page of the results", metavar="RUN")
     overwrite: bool = overwrite_option()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_overwrite(self)
-
 
 @dataclass(kw_only=True)
 class CompareOptions(MetricOptions, CsvOptions):
@@ -138,7 +133,6 @@ class CompareOptions(MetricOptions, CsvOptions):
     def __post_init__(self) -> None:
         self.others = [Path(one) for one in self.others]
         super().__post_init__()
-        check_overwrite(self)
         if self.others and self.csv is not None:
             raise UserError("--csv has columns for A and B alone; of more captions take --out RUN")
 

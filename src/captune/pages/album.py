@@ -113,21 +113,19 @@ class Album:
         if not path:
             return None
         key = str(run.root / path.replace("\0", ""))
-        if key not in self._pictures:
-            picture = Picture(len(self._pictures), key, None, path)
-            if self._known is not None:
-                picture.missing = self._known.get(key, "")
-            else:
-                picture.place = run.image_path(path)
-                picture.missing = "" if picture.place is not None else not_opened(run, path)
-            self._pictures[key] = picture
-        return self._pictures[key]
+        if key in self._pictures:
+            return self._pictures[key]
+        if self._known is not None:
+            return self.add(key, None, self._known.get(key, ""), path)
+        place = run.image_path(path)
+        return self.add(key, place, "" if place is not None else not_opened(run, path), path)
 
-    def add(self, key: str, place: Path | None, missing: str) -> Picture:
+    def add(self, key: str, place: Path | None, missing: str, name: str = "") -> Picture:
         """An image whose file the caller knows. missing: why there is no picture without a file."""
         if key not in self._pictures:
             missing = "" if place is not None else missing
-            self._pictures[key] = Picture(len(self._pictures), key, place, key, None, missing)
+            number, shown = len(self._pictures), name or key
+            self._pictures[key] = Picture(number, key, place, shown, None, missing)
         return self._pictures[key]
 
     def size(self, picture: Picture) -> tuple[int, int]:

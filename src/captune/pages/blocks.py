@@ -88,10 +88,8 @@ class Points(Block):
 
 
 @dataclass(frozen=True)
-class Remarks(Block):
+class Remarks(Points):
     """What a reader has to know before believing a number."""
-
-    items: Sequence[Text]
 
 
 @dataclass(frozen=True)

@@ -275,17 +275,16 @@ def _again(runs: RunSet, command: Sequence[str], page: str) -> Section:
     part = Section("again", "How to make this again")
     typed = [_shell(source.at("command", file=ABOUT)) for source in runs.given]
     typed += [_shell(command)] if command else []
-    part.blocks.append(Code("\n".join(dict.fromkeys(line for line in typed if line))))
-    check = _shell(["captune", "verify", page])
-    part.blocks.append(
-        Paragraph(
-            "Every number of this page carries the place in a run folder that it is from. The next"
-            " line derives all of them again and names what differs.",
-            soft=True,
-        )
+    told = (
+        "Every number of this page carries the place in a run folder that it is from. The next"
+        " line derives all of them again and names what differs."
     )
-    part.blocks.append(Code(check))
-    part.blocks += [_runs(runs), *_models(runs), *_inputs(runs), _machine(runs)]
+    part.blocks += [
+        Code("\n".join(dict.fromkeys(line for line in typed if line))),
+        Paragraph(told, soft=True),
+        Code(_shell(["captune", "verify", page])),
+        *(_runs(runs), *_models(runs), *_inputs(runs), _machine(runs)),
+    ]
     options = [
         [source.name, name, one_line(plain(value))]
         for source in runs.given
@@ -298,12 +297,10 @@ def _again(runs: RunSet, command: Sequence[str], page: str) -> Section:
         for file, sha256 in digests_of(source.run).items()
     ]
     skipped = [[source.name, *row] for source in runs.sources for row in _skipped(source)]
+    hashes = _texts("files", "Files of the runs", "run, file, sha256*", files)
     part.blocks += [
         Fold("Options of each run", [_texts("options", "Options", "run, option, value*", options)]),
-        Fold(
-            "Hashes of the run folders",
-            [_texts("files", "Files of the runs", "run, file, sha256*", files)],
-        ),
+        Fold("Hashes of the run folders", [hashes]),
     ]
     if skipped:
         shown = skipped[:_MOST_SKIPPED]

@@ -134,9 +134,9 @@ def plain_text(said: Any) -> str:
     return str(said.striptags() if hasattr(said, "striptags") else said)
 
 
-def joined(parts: Sequence[Any], last: str = "and") -> Markup:
+def joined(parts: Sequence[Any]) -> Markup:
     """`a`, `a and b`, `a, b and c`."""
-    return Markup(listed([str(escape(_part(part))) for part in parts], last))  # noqa: S704  # each is escaped
+    return Markup(listed([str(escape(_part(part))) for part in parts]))  # noqa: S704  # each is escaped
 
 
 def _part(part: Any) -> Any:

@@ -77,8 +77,8 @@ def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
     losses = figure.place(_LEFT, _TOP, _SIDE, _SIDE, "y")
     scores = figure.place(_LEFT + _SIDE + _BETWEEN, _TOP, _SIDE, _SIDE, "y")
     for i, one in enumerate(curves):
-        _draw_losses(losses, one, _colour(i), ringed=select == "loss")
-        _draw_scores(scores, one, score, _colour(i), ringed=select != "loss")
+        _draw(losses, one, "loss", _colour(i), ringed=select == "loss")
+        _draw(scores, one, score, _colour(i), ringed=select != "loss")
     losses.set_ylabel("loss (line: training, dots: validation)")
     scores.set_ylabel(f"{title_of(score)} on the validation sample")
     for axes in (losses, scores):
@@ -108,28 +108,19 @@ def images_figure(curve: Curve) -> Figure:
     return figure
 
 
-def _draw_losses(axes: Any, one: TrainingCurves, colour: str, *, ringed: bool) -> None:
-    if one.losses:
+def _draw(axes: Any, one: TrainingCurves, score: str, colour: str, *, ringed: bool) -> None:
+    points = [(entry["epoch"], entry[score]) for entry in one.epochs if score in entry]
+    if score != "loss":
+        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.4)
+    elif one.losses:
         epochs, losses = np.array(one.losses).T
         axes.plot(epochs, losses, color=colour, linewidth=0.5, alpha=0.35)
         axes.plot(epochs, smoothed(epochs, losses), color=colour, linewidth=1.4)
-    _dots(axes, one, "loss", colour, ringed=ringed)
-
-
-def _draw_scores(axes: Any, one: TrainingCurves, score: str, colour: str, *, ringed: bool) -> None:
-    known = [entry for entry in one.epochs if score in entry]
-    axes.plot([e["epoch"] for e in known], [e[score] for e in known], color=colour, linewidth=1.4)
-    _dots(axes, one, score, colour, ringed=ringed)
-
-
-def _dots(axes: Any, one: TrainingCurves, score: str, colour: str, *, ringed: bool) -> None:
-    for entry in one.epochs:
-        if score not in entry:
-            continue
-        axes.plot(entry["epoch"], entry[score], "o", color=colour, markersize=3.5)
-        if ringed and round(entry["epoch"]) == one.best_epoch:
+    for epoch, value in points:
+        axes.plot(epoch, value, "o", color=colour, markersize=3.5)
+        if ringed and round(epoch) == one.best_epoch:
             ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 8}
-            axes.plot(entry["epoch"], entry[score], "o", **ring)
+            axes.plot(epoch, value, "o", **ring)
 
 
 def smoothed(epochs: Any, losses: Any) -> Any:

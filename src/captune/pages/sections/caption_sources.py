@@ -87,20 +87,20 @@ class CaptionSources:
         self._unusable: set[str] = set()  # weights of captioners
         self.by_score: dict[int, CaptionSet] = {}
         self.unusable: set[int] = set()
-        sets: list[CaptionSet] = []
+        self.sets: list[CaptionSet] = []
         self._keeps_folders = _has_doubled_names(runs)
         tunes = runs.of_kind("tune")
         for source in tunes:
             for name, run in (source.methods or {source.name: source}).items():
                 tag = f"{source.name}/{name}" if len(tunes) > 1 and run is not source else name
-                sets.append(self._added(tag, run))
+                self._added(tag, run)
         for source in runs.of_kind("captioners"):
             files = source.run.metrics.get("inputs", {}).get("candidates")
             for name in source.at("captioners"):
                 place = str(captioner_run(source.run.folder, name).resolve())
                 file = files.get(name) if isinstance(files, Mapping) else None
                 read = [place, *_places({"candidates": file})]
-                sets.append(self._added(name, source, read, side=name))
+                self._added(name, source, read, side=name)
         captioned = [
             source
             for source in runs.of_kind("caption")
@@ -108,13 +108,12 @@ class CaptionSources:
         ]
         names = [_own_name(source) for source in captioned]
         for name, source in zip(names, captioned, strict=True):
-            sets.append(self._added(name if names.count(name) == 1 else source.name, source))
+            self._added(name if names.count(name) == 1 else source.name, source)
         for source in runs.of_kind("score"):
             read = _places(source.run.metrics.get("inputs"))
             scored = self._known(read)
             if scored is None:
                 scored = self._added(source.name, source, read)
-                sets.append(scored)
             else:
                 self._add_scores(scored, source)
             self.by_score[source.number] = scored
@@ -127,9 +126,8 @@ class CaptionSources:
                 if compared is None:
                     tag = f"{source.name} {side.upper()}"
                     compared = self._added(tag, source, read, side=side)
-                    sets.append(compared)
                 self._note(compared, source)
-        self.sets = [one for one in sets if one.captions]
+        self.sets = [one for one in self.sets if one.captions]
         self.sets.sort(key=lambda one: one.is_unusable)
 
     def _known(self, places: Sequence[str]) -> CaptionSet | None:
@@ -155,6 +153,7 @@ class CaptionSources:
         for place in (str(source.run.folder.resolve()), *read):
             self._by_place.setdefault(place, found)
         self._note(found, source)
+        self.sets.append(found)
         return found
 
     def _note(self, captions: CaptionSet, source: RunSource) -> None:
