@@ -30,11 +30,6 @@ class ReportResult(Result):
     page: Page
 
     @property
-    def answers(self) -> list[str]:
-        """What the page says of each run first, without its markup."""
-        return self.page.said
-
-    @property
     def bytes(self) -> int:
         """The size of the page."""
         return self.written["page"].stat().st_size
@@ -51,7 +46,7 @@ class ReportResult(Result):
             ],
             "notes": self.notes,
             "title": self.page.title,
-            "answers": self.answers,
+            "answers": self.page.said,
             "thumbnails": len(self.page.album.pictures),
             "bytes": self.bytes,
         }
@@ -60,7 +55,7 @@ class ReportResult(Result):
         """The answers, and the size of the page."""
         runs = counted(len(self.page.runs.sources), "run")
         images = counted(len(self.page.album.pictures), "image")
-        return [*self.answers, f"{runs}, {images}, {self.bytes / 1e6:.1f} MB"]
+        return [*self.page.said, f"{runs}, {images}, {self.bytes / 1e6:.1f} MB"]
 
 
 def report(

@@ -42,9 +42,9 @@ def option(help: str, default: Any = None, **extra: Any) -> Any:
     """A dataclass field that knows its `--help` text. default: ... for what has to be given.
 
     extra: `metavar` (N, X and FILE of numbers and paths without one), `choices`, `repeat` (the flag
-    may be given several times; [] without a default), `positional` (with `nargs` as argparse has
-    it: "+" one or more, the default; "?" one or none; None exactly one), `captions` (Python may
-    give them themselves in the place of their file), `names` (a function that lists what the option
+    may be given several times; [] without a default), `nargs` (it is no flag but a place, of as
+    many words as argparse has it: "*", "+", "?"; None exactly one), `captions` (Python may give
+    them themselves in the place of their file), `names` (a function that lists what the option
     takes, for `--help`), `section` (of `--help`, which begins with this option).
     """
     metadata = {"help": help, **extra}
@@ -222,7 +222,6 @@ class ImageOptions(DatasetOptions):
     images: list[str] = option(
         "folders (searched recursively), files, globs, or - for a list of paths on standard input",
         [],
-        positional=True,
         nargs="*",
         metavar="IMAGES",
     )

@@ -294,7 +294,6 @@ class FaithfulOptions(DatasetOptions, CaptionerOptions):
         "captioner: a run folder of captune tune, or of one of its methods; a folder of"
         " transformers, or hf:USER/NAME; lite is built in",
         ...,
-        positional=True,
         nargs=None,
         metavar="RUN|lite",
         section="model",

@@ -42,8 +42,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
         section = field.metadata.get("section", section)
         if section not in groups:
             groups[section] = parser.add_argument_group(section)
-        is_positional = field.metadata.get("positional")
-        group = groups[None if is_positional else section]
+        group = groups[None if _is_place(field) else section]
         _add_field(group, field, hints[field.name])
 
 
@@ -72,7 +71,7 @@ def typed_options(
         for field in _fields(options)
         if (
             getattr(arguments, field.name) != _default(field)
-            if field.metadata.get("positional")
+            if _is_place(field)
             # argparse takes --cap for --captions, and a whole flag before a longer one
             else any(
                 word == flags[field.name]
@@ -99,7 +98,7 @@ def words_of(
             continue
         texts = value if isinstance(value, list | tuple) else [value]
         written = [*map(str, (shown or {}).get(field.name) or texts)]
-        if field.metadata.get("positional"):
+        if _is_place(field):
             # a file may be called -v
             positional += [f"./{word}" if word.startswith("-") else word for word in written]
         elif value is True:
@@ -155,6 +154,11 @@ def _fields(options: Any) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(options)
 
 
+def _is_place(field: dataclasses.Field[Any]) -> bool:
+    """Whether it is a positional argument, and no flag."""
+    return "nargs" in field.metadata
+
+
 def _flag(field: dataclasses.Field[Any]) -> str:
     return "--" + field.name.rstrip("_").replace("_", "-")  # from_ is --from
 
@@ -176,15 +180,15 @@ def _add_field(
     text = meta["help"].replace("%", "%%")
     if "names" in meta:
         text += ": " + ", ".join(meta["names"]())
-    if default not in (None, False, [], "") and not meta.get("positional"):
+    if default not in (None, False, [], "") and not _is_place(field):
         text += f" (default: {default})"
     keywords: dict[str, Any] = {"help": text}
     if "choices" in meta:
         keywords["choices"] = meta["choices"]
     if "metavar" in meta or "choices" not in meta:
         keywords["metavar"] = meta.get("metavar", _METAVARS.get(_kind(hint)))
-    if meta.get("positional"):
-        nargs = meta.get("nargs", "+")
+    if _is_place(field):
+        nargs = meta["nargs"]
         if nargs != "+":
             keywords["type"] = _parser_of(hint)
         if nargs == "?":

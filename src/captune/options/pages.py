@@ -27,7 +27,6 @@ class ReportOptions(CsvOptions):
     runs: list[str] = option(
         "run folders of any command; the methods of a tune are included",
         [],
-        positional=True,
         nargs="*",
         metavar="RUN",
     )
@@ -63,12 +62,11 @@ class VerifyOptions:
     place: Path = option(
         "page of captune report, run folder, or metrics.json of a score or a comparison",
         ...,
-        positional=True,
         nargs=None,
         metavar="PLACE",
     )
     runs: list[str] = option(
-        "run folders of the page, if they have moved", [], positional=True, nargs="*", metavar="RUN"
+        "run folders of the page, if they have moved", [], nargs="*", metavar="RUN"
     )
     candidates: Path | None = option("captions of a score, if they have moved")
     a: Path | None = option("captions A of a comparison, if they have moved")
@@ -90,7 +88,7 @@ class VerifyOptions:
 class CiteOptions:
     """`captune cite`."""
 
-    runs: list[str] = option("run folders of any command", ..., positional=True, metavar="RUN")
+    runs: list[str] = option("run folders of any command", ..., nargs="+", metavar="RUN")
 
 
 @dataclass(kw_only=True)
@@ -98,16 +96,11 @@ class PushOptions:
     """`captune push`."""
 
     run: Path = option(
-        "run folder of captune tune, or of one of its methods",
-        ...,
-        positional=True,
-        nargs=None,
-        metavar="RUN",
+        "run folder of captune tune, or of one of its methods", ..., nargs=None, metavar="RUN"
     )
     repo: str = option(
         "repository of the hub to send it to; made if it is not there",
         ...,
-        positional=True,
         nargs=None,
         metavar="USER/NAME",
     )
@@ -146,7 +139,6 @@ class ReproduceOptions:
     study: str = option(
         "study to reproduce: dlcv-hw3, or a YAML file of the same form",
         ...,
-        positional=True,
         nargs=None,
         metavar="STUDY",
     )
@@ -191,7 +183,6 @@ class CacheOptions:
     action: str = option(
         "show sizes (default), prune to the limit, or clear everything",
         "show",
-        positional=True,
         nargs="?",
         choices=("show", "prune", "clear"),
     )
@@ -204,10 +195,8 @@ class CacheOptions:
 class ModelsOptions:
     """`captune models`."""
 
-    action: str = option(
-        "list (default) or fetch", "list", positional=True, nargs="?", choices=("list", "fetch")
-    )
-    spec: str | None = option("model to fetch", positional=True, nargs="?", metavar="SPEC")
+    action: str = option("list (default) or fetch", "list", nargs="?", choices=("list", "fetch"))
+    spec: str | None = option("model to fetch", nargs="?", metavar="SPEC")
     decoder: bool = option("fetch the language model of this name, for tune and caption", False)
     captioner: bool = option(
         "fetch the captioner of this name, which captune push sent to the hub", False
@@ -225,9 +214,7 @@ class ModelsOptions:
 class CompletionOptions:
     """`captune completion`."""
 
-    shell: str = option(
-        "bash, zsh or tcsh", ..., positional=True, nargs=None, choices=SHELLS, metavar="SHELL"
-    )
+    shell: str = option("bash, zsh or tcsh", ..., nargs=None, choices=SHELLS, metavar="SHELL")
 
 
 @dataclass(kw_only=True)
@@ -249,7 +236,6 @@ class AppOptions:
     runs: Path = option(
         "folder of runs: the app shows the runs in it and writes new ones there (default: runs)",
         Path("runs"),
-        positional=True,
         nargs="?",
         metavar="RUNS",
     )

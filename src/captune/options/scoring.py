@@ -82,7 +82,6 @@ class ScoreOptions(MetricOptions, RowOptions):
 
     candidates: Path | None = option(
         "captions to score: JSON {stem: caption}, COCO results, CSV, JSONL or a run folder",
-        positional=True,
         nargs="?",
         metavar="CANDIDATES",
         captions=True,
@@ -103,27 +102,13 @@ class CompareOptions(MetricOptions, CsvOptions):
     """`captune compare`."""
 
     first: Path = option(
-        "captions A, as in captune score",
-        ...,
-        positional=True,
-        nargs=None,
-        metavar="A",
-        captions=True,
+        "captions A, as in captune score", ..., nargs=None, metavar="A", captions=True
     )
     second: Path = option(
-        "captions B, as in captune score",
-        ...,
-        positional=True,
-        nargs=None,
-        metavar="B",
-        captions=True,
+        "captions B, as in captune score", ..., nargs=None, metavar="B", captions=True
     )
     others: list[Path] = option(
-        "more captions, to hold all of them against the best",
-        [],
-        positional=True,
-        nargs="*",
-        metavar="C",
+        "more captions, to hold all of them against the best", [], nargs="*", metavar="C"
     )
     top: int = option("images to show where B is better, and where A is better", 10)
     out: Path | None = option("run folder to write, with tables, figures and a page", metavar="RUN")
@@ -146,9 +131,7 @@ class CompareOptions(MetricOptions, CsvOptions):
 class RankOptions(CsvOptions):
     """`captune rank`."""
 
-    run: Path = option(
-        "run folder written by captune score", ..., positional=True, nargs=None, metavar="RUN"
-    )
+    run: Path = option("run folder written by captune score", ..., nargs=None, metavar="RUN")
     by: str = option("metric to rank by, one that the run has", "cider", metavar="METRIC")
     top: int = option("images to show at either end of the ranking", 10)
     images: Path | None = option("folder of the images, if the run does not have it", metavar="DIR")

@@ -164,14 +164,12 @@ class ShardsOptions:
     action: str = option(
         "status: how much of a job is done; merge: a run folder of what is done",
         ...,
-        positional=True,
         nargs=None,
         choices=("status", "merge"),
     )
     place: str = option(
         "where the shards of answers are, a folder or an address: the --out of the job",
         ...,
-        positional=True,
         nargs=None,
         metavar="OUT",
     )

@@ -27,9 +27,7 @@ TRACKERS = ("trackio", "tensorboard", "wandb")
 class TuneOptions(DatasetOptions):
     """`captune tune`."""
 
-    images: Path | None = option(
-        "folder of the training images", positional=True, nargs="?", metavar="IMAGES"
-    )
+    images: Path | None = option("folder of the training images", nargs="?", metavar="IMAGES")
     captions: Path | None = option(
         "training captions: COCO annotations, CSV, JSONL, or a folder with name.txt beside"
         " name.jpg",

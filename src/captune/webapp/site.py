@@ -249,7 +249,7 @@ class ReportPages:
             job,
             command=job.command,
         )
-        return self._show(made.written["page"], made.answers)
+        return self._show(made.written["page"], made.page.said)
 
     def _show(self, path: Path, answers: list[str]) -> ReportPage:
         id = secrets.token_urlsafe(18)
