@@ -13,8 +13,9 @@ import csv
 import json
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -282,7 +283,8 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _print_commands(plan)
         return 0
-    _announce(plan, arguments)
+    tell = partial(note, quiet=arguments.json)
+    _announce(plan, tell)
     rows = []
     for place, step in enumerate(plan.asked, 1):
         task = plan.task(step)  # anew: the steps before it tell names that it needs
@@ -292,21 +294,16 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{step.name} needs {', '.join(lacking)} first; leave --only out, or name"
                 f" {'it' if len(lacking) == 1 else 'them'} too"
             )
-        heading = f"[{place}/{len(plan.asked)}] {step.name}: {step.does}"
-        note("", heading, quiet=arguments.json)
+        tell("", f"[{place}/{len(plan.asked)}] {step.name}: {step.does}")
         row: dict[str, Any] = {"step": step.name, "command": ["captune", *task.words]}
         if plan.is_done(task):
-            said = "was done before; taken as it is"
-            note(f"$ {task.command}", said, quiet=arguments.json)
+            tell(f"$ {task.command}", "was done before; taken as it is")
             rows.append(row | {"done": "before", "seconds": 0.0, "result": None})
             continue
         began = time.monotonic()
         status, printed = run_words(task.words, arguments)
         if status != 0:
-            note(
-                f"captune reproduce: {step.name} was not finished; the same command resumes there",
-                quiet=arguments.json,
-            )
+            tell(f"captune reproduce: {step.name} was not finished; the same command resumes there")
             return status
         seconds = round(time.monotonic() - began, 1)
         result = json.loads(printed) if printed else None
@@ -318,20 +315,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _announce(plan: StudyPlan, arguments: argparse.Namespace) -> None:
+def _announce(plan: StudyPlan, tell: Callable[..., None]) -> None:
     left = [task for task in plan.tasks() if not plan.is_done(task)]
-    note(plan.study.about, quiet=arguments.json)
+    tell(plan.study.about)
     if not left:
-        note(f"all {len(plan.asked)} steps were done before", quiet=arguments.json)
+        tell(f"all {len(plan.asked)} steps were done before")
         return
     gflops = speed()
     expected = seconds_of(plan, left, gflops)
     longest = max(expected, key=expected.__getitem__)
-    note(
+    tell(
         f"{len(left)} of {len(plan.asked)} steps are left: about"
         f" {duration(sum(expected.values()))} at {gflops:,.0f} GFLOP/s, most of it {longest}"
-        f" ({duration(expected[longest])}); right to a factor of two or three",
-        quiet=arguments.json,
+        f" ({duration(expected[longest])}); right to a factor of two or three"
     )
 
 

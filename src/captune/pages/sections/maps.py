@@ -328,16 +328,17 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
     default = source.at("default")
     for i, row in enumerate(content["rows"]):
         is_default = all(row[key] == default[key] for key in ("method", "layer", "head"))
-        cells: list[Any] = [one_line(described(row)) + "*" * is_default]
-        for name, show in known:
-            place = ("reports", report, "rows", i, name)
-            cells.append(None if row.get(name) is None else _estimate(source, show, place, row))
-        cells.append(source.figure(count, "reports", report, "rows", i, "words"))
-        advantage = None
-        if row.get("advantage") is not None:
-            advantage = source.figure(signed, "reports", report, "rows", i, "advantage")
-        cells.append(advantage)
-        rows.append(cells)
+        place = ("reports", report, "rows", i)
+        rows.append(
+            [
+                one_line(described(row)) + "*" * is_default,
+                *(_estimate(source, show, place, name, row) for name, show in known),
+                source.figure(count, *place, "words"),
+                source.figure(signed, *place, "advantage")
+                if row.get("advantage") is not None
+                else None,
+            ]
+        )
     titles = [name.replace("pointing_centre", "centre") for name, _ in known]
     columns = [Column("map"), *numbers(*titles, "words", "advantage")]
     note = (
@@ -359,12 +360,14 @@ def _board(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
 
 
 def _estimate(
-    source: RunSource, show: Any, place: tuple[Any, ...], row: Mapping[str, Any]
-) -> Estimate:
-    """A figure whose interval stands beside it as NAME_interval."""
-    name = f"{place[-1]}_interval"
-    ends = None if row.get(name) is None else source.interval(show, *place[:-1], name)
-    return Estimate(source.figure(show, *place), ends)
+    source: RunSource, show: Any, place: tuple[Any, ...], name: str, row: Mapping[str, Any]
+) -> Estimate | None:
+    """A figure with its interval, which stands beside it as NAME_interval; of none nothing."""
+    if row.get(name) is None:
+        return None
+    beside = f"{name}_interval"
+    ends = source.interval(show, *place, beside) if row.get(beside) is not None else None
+    return Estimate(source.figure(show, *place, name), ends)
 
 
 def _verdicts(source: RunSource, report: int, content: Mapping[str, Any]) -> Table:
