@@ -221,31 +221,21 @@ def run(
     is_one_of_several = prepared is not None
     # everything that can be refused is checked before a model is loaded
     prepared = prepared or prepare(options)
-    if prepared.place.parent == home_path(options.model):
-        method = prepared.place.name
-        progress.message(f"{options.model}: captions with {method}, the best of its methods")
-    check_ending("--predictions", options.predictions, ".json")
-    files = {"--predictions": options.predictions}
-    check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))
-    found = find_images(options.images) if found is None else found
-    if each is None:
-        check_somewhere(options, len(found.images))
-    others = options.out or options.predictions or options.to or each
+    found = _checked(options, prepared, found, each, progress)
     began = time.monotonic()
     with ExitStack() as stack:
-        sidecars = writer = journal = None
-        if options.predictions is not None:
-            check_predictions(options.predictions, found.images)
-        about, asked = prepared.about, prepared.asked
-        if is_one_of_several:  # its run is not written anew
-            asked = {**asked, "--flag-below": options.flag_below}
+        journal = None
         if options.out is not None:
+            asked = prepared.asked
+            if is_one_of_several:  # its run is not written anew
+                asked = {**asked, "--flag-below": options.flag_below}
             journal = stack.enter_context(
                 CaptionJournal(options.out, asked, found.images, options.batch_size)
             )
             if journal.done:
                 progress.message(f"resuming after {journal.done:,} of {len(found.images):,} images")
         done = journal.done if journal else 0
+        sidecars = None
         if options.sidecar:
             sidecars = Sidecars(
                 found.images,
@@ -254,28 +244,31 @@ def run(
                 around=(options.prefix, options.suffix),
                 progress=progress,
             )
-            if options.existing == "skip" and not options.overwrite and not others:
-                # nobody reads what would be said of the images that keep theirs
-                sidecars.kept = len(found.images) - len(sidecars.fresh)
-                found = replace(found, images=sidecars.fresh)
-                if not found.images:
-                    kept = {"written": 0, "kept": sidecars.kept}
-                    return CaptionResult(
-                        captioner=about, skipped=list(found.skipped), found=found, sidecars=kept
-                    )
+        others = options.out or options.predictions or options.to or each
+        if sidecars is not None and sidecars.skips and not others:
+            # nobody reads what would be said of the images that keep theirs
+            found = replace(found, images=sidecars.leave())
+            if not found.images:
+                return CaptionResult(
+                    captioner=prepared.about,
+                    skipped=list(found.skipped),
+                    found=found,
+                    sidecars=sidecars.counts(),
+                )
         is_written = is_one_of_several and journal is not None and journal.is_written
         peak = PeakMemory(resolve_device(options.device)) if is_one_of_several else None
+        writer = None
         outcomes: Iterable[list[Caption | Skipped]] = ()
         if not is_written:
             captioner = prepared.load() if captioner is None else captioner
             if options.out is not None:
-                models = [about, *captioner.described()]
+                models = [prepared.about, *captioner.described()]
                 writer = RunWriter(options.out, "caption", options, found.root, models, command)
             cache = captioner.open_cache(options, len(found.images) - done, stack, progress.message)
             how = GenerationSettings.of(options, cache)
             outcomes = captioner.stream(found.images, how, done=done)
         result = CaptionResult(
-            captioner=about,
+            captioner=prepared.about,
             skipped=list(found.skipped),
             resumed=done,
             found=found,
@@ -283,25 +276,13 @@ def run(
             flag_below=options.flag_below,
             reranking=prepared.choosing,
         )
-        add_row = stack.enter_context(
-            row_files(options.to, about, raw=options.raw_csv, json_row=_coco_result)
-        )
-        sinks: list[Sink] = [] if sidecars is None else [sidecars.add]
-        if options.predictions is not None:
-            sinks.append(stack.enter_context(predictions_file(options.predictions)))
-        if options.to:
-            sinks.append(lambda one: add_row(one.answer()))
-        if each is not None:
-            sinks.append(each)
+        sinks = _sinks(options, prepared.about, sidecars, each, stack)
         with progress.bar("captioning", len(found.images)) as advance:
             for images, batch, is_new in _kept(
                 journal, found.images, outcomes, done, options, peak
             ):
                 for image, entry in zip(images, batch, strict=True):
-                    result.writing_s += entry.get("seconds", 0.0)
-                    held = (result.peak_bytes or 0, entry.get("peak_bytes") or 0)
-                    result.peak_bytes = max(held) or None
-                    _take(image, _flagged(entry, options.flag_below), result, sinks)
+                    _take(image, entry, result, sinks)
                 advance(len(images), before=not is_new)
         if result.images == 0:
             if journal is not None:
@@ -314,16 +295,54 @@ def run(
             else:
                 journal.remove()
     result.seconds = time.monotonic() - began
-    if options.out is not None:
-        result.written["run"] = options.out
-    if options.predictions is not None:
-        result.written["predictions"] = options.predictions
+    outputs = {"run": options.out, "predictions": options.predictions}
+    result.written |= {what: path for what, path in outputs.items() if path is not None}
     result.add_written(options.to)
-    if sidecars is not None:
-        result.sidecars = {"written": sidecars.written, "kept": sidecars.kept}
+    result.sidecars = None if sidecars is None else sidecars.counts()
     if options.out is not None and not (is_written and (options.out / PAGE).is_file()):
         result.finish(options.out, progress)
     return result
+
+
+def _checked(
+    options: CaptionOptions,
+    prepared: Prepared,
+    found: ImageSet | None,
+    each: Callable[[Caption], None] | None,
+    progress: Progress,
+) -> ImageSet:
+    """The images, where all that is to be written of them can be. Raises UserError."""
+    if prepared.place.parent == home_path(options.model):
+        method = prepared.place.name
+        progress.message(f"{options.model}: captions with {method}, the best of its methods")
+    check_ending("--predictions", options.predictions, ".json")
+    files = {"--predictions": options.predictions}
+    check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))
+    found = find_images(options.images) if found is None else found
+    if each is None:
+        check_somewhere(options, len(found.images))
+    if options.predictions is not None:
+        check_predictions(options.predictions, found.images)
+    return found
+
+
+def _sinks(
+    options: CaptionOptions,
+    about: Mapping[str, Any],
+    sidecars: Sidecars | None,
+    each: Callable[[Caption], None] | None,
+    stack: ExitStack,
+) -> list[Sink]:
+    """All that takes captions as they come; files appear when `stack` ends well."""
+    sinks: list[Sink] = [] if sidecars is None else [sidecars.add]
+    if options.predictions is not None:
+        sinks.append(stack.enter_context(predictions_file(options.predictions)))
+    if options.to:
+        add_row = stack.enter_context(
+            row_files(options.to, about, raw=options.raw_csv, json_row=_coco_result)
+        )
+        sinks.append(lambda one: add_row(one.answer()))
+    return sinks if each is None else [*sinks, each]
 
 
 def _kept(
@@ -365,10 +384,12 @@ def _kept(
 def _take(
     image: ImageFile, entry: Mapping[str, Any], result: CaptionResult, sinks: Sequence[Sink]
 ) -> None:
+    result.writing_s += entry.get("seconds", 0.0)
+    result.peak_bytes = max(result.peak_bytes or 0, entry.get("peak_bytes") or 0) or None
     if "skipped" in entry:
         result.skipped.append(Skipped(image.name, entry["skipped"]))
         return
-    record = entry["record"]
+    record = _flagged(entry, result.flag_below)["record"]
     result.add(record)
     found = Caption.of_record(image, record)
     result.keep(found.answer())

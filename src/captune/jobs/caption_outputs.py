@@ -80,7 +80,7 @@ class Sidecars:
     """`name.txt` beside `name.jpg`, whole files.
 
     written, kept: how many were, also by the killed run that this one goes on with, and how many
-    stayed as they were. fresh: the images without one.
+    stayed as they were. skips: whether what is there stays as it is.
     """
 
     def __init__(
@@ -99,9 +99,10 @@ class Sidecars:
         Raises UserError where two images share a sidecar, or a folder cannot be written to."""
         self.written = self.kept = 0
         self._existing = existing
+        self.skips = existing == "skip"
         self._around = around
         self._done = {image.name for image in images[:done]}
-        self.fresh: list[ImageFile] = []
+        self._fresh: list[ImageFile] = []
         owners: dict[Path, str] = {}
         folders: set[Path] = set()
         for image in images:
@@ -121,15 +122,15 @@ class Sidecars:
                 folders.add(path.parent)
                 check_writable(path.parent / ".captune-sidecar.txt")
             stands = os.path.lexists(path)
-            if stands and existing != "skip" and (path.is_symlink() or not path.is_file()):
+            if stands and not self.skips and (path.is_symlink() or not path.is_file()):
                 # whoever made a folder of images may have led it to a file of yours
                 raise UserError(
                     f"--sidecar: {quoted(path.name)} is a link or no file; remove it, or keep it"
                     " with --existing skip"
                 )
             if image.name in self._done or not stands:
-                self.fresh.append(image)
-        standing = len(images) - len(self.fresh)
+                self._fresh.append(image)
+        self._standing = standing = len(images) - len(self._fresh)
         if standing:
             some = "1 image has" if standing == 1 else f"{standing:,} images have"
             then = {
@@ -148,7 +149,7 @@ class Sidecars:
             if one.image.name in self._done and text in there:
                 self.written += 1  # by the run that was killed
                 return
-            if self._existing == "skip" or self._is_added(text.strip(), there):
+            if self.skips or self._is_added(text.strip(), there):
                 self.kept += 1
                 return
             both = (there, text) if self._existing == "append" else (text, there)
@@ -156,6 +157,15 @@ class Sidecars:
         with whole_file(path) as file:
             file.write(f"{text}\n")
         self.written += 1
+
+    def leave(self) -> list[ImageFile]:
+        """The images without a sidecar; the others keep theirs."""
+        self.kept = self._standing
+        return self._fresh
+
+    def counts(self) -> dict[str, int]:
+        """What was done, as `--json` says it."""
+        return {"written": self.written, "kept": self.kept}
 
     def _is_added(self, text: str, there: str) -> bool:
         """Whether a run before this one, finished or killed, has added the same."""
