@@ -71,11 +71,6 @@ class Decoder:
     tokens: tuple[int, ...] = ()
 
     @property
-    def hidden_size(self) -> int:
-        """Width of the token embeddings."""
-        return int(self.module.get_input_embeddings().weight.shape[1])
-
-    @property
     def vocabulary(self) -> int:
         """How many tokens there are."""
         return int(self.module.get_input_embeddings().weight.shape[0])
