@@ -135,7 +135,7 @@ PROMISES = {
         "webapp/test_queue.py: test_a_job_is_found_by_its_id_alone"
     ),
     "pinned by SHA-256": (
-        "models/test_wheels.py: test_wrong_content_is_refused"
+        "models/test_assets_in_wheels.py: test_wrong_content_is_refused"
         " models/test_assets.py: test_a_changed_file_is_refused_before_it_is_read"
     ),
     "what `make` installs is locked with hashes": (

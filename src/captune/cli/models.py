@@ -80,7 +80,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
         # Without the loaders, which import torch: a second fetch answers at once.
         parts = assets.ASSETS["lite-decoder" if arguments.decoder else "lite"]
-        already = all(part.is_cached() for part in parts)
+        already = assets.are_cached(parts)
         folders = assets.ensure(parts, arguments.from_)
     elif arguments.captioner:
         from captune.captioning.captioner import captioner_files, hub_repository
