@@ -37,6 +37,13 @@ def cache_folder() -> Path:
     return user_cache_path("captune", appauthor=False)
 
 
+def hub_cache() -> Path:
+    """Where the hub library keeps files."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
 def is_offline() -> bool:
     """True after set_offline(True), or with CAPTUNE_OFFLINE or HF_HUB_OFFLINE set to 1."""
     return _offline_by_flag or any(

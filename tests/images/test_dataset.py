@@ -330,7 +330,7 @@ def test_what_the_library_itself_saves(tmp_path: Path) -> None:
         rows = rows_of(f"{place}#split={split}&label=label")
         assert [open_image(rows.root / name).size[0] for name in rows.names] == [40, 41, 42]
         assert read_captions(f"{place}#split={split}").captions[f"{split}/1"] == ["b"]
-        assert rows.label_names() == list(COLOURS)
+        assert rows.labels()[0] == list(COLOURS)
 
 
 @pytest.mark.needs("linux")

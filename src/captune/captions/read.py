@@ -26,15 +26,15 @@ from captune.errors import UserError
 from captune.files import decode_text, sha256_of
 from captune.images import find_images
 from captune.images.dataset import (
-    METADATA,
     ImageRows,
     Source,
+    loaded,
     metadata_file,
     metadata_rows,
     open_dataset,
     parse_source,
+    parts_of,
 )
-from captune.images.dataset_files import loaded, parts_of
 from captune.images.match import without_ending
 from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, parse_json
 from captune.options.base import IN_MEMORY, CaptionsInMemory
@@ -180,15 +180,15 @@ def read_folder(folder: Path, collector: CaptionCollector) -> CaptionFile:
     # records without run.json are of a run that was killed: read_run says so
     if (folder / "run.json").exists() or (folder / "records.jsonl").exists():
         return _read_run(folder, collector)
-    for name in METADATA:
-        path = folder / name
-        if name.endswith(".parquet") and path.is_file():
-            read_records(metadata_rows(path), collector)
-            return collector.finished(f"image folder ({name})", sha256_of(path))
-        if path.is_file():
-            found = read_file(os.fspath(path), CaptionCollector(os.fspath(path)))
-            return replace(found, source=collector.source, form=f"image folder ({name})")
-    return _read_sidecars(folder, collector)
+    path = metadata_file(folder)
+    if path is None:
+        return _read_sidecars(folder, collector)
+    form = f"image folder ({path.name})"
+    if path.suffix == ".parquet":
+        read_records(metadata_rows(path), collector)
+        return collector.finished(form, sha256_of(path))
+    found = read_file(os.fspath(path), CaptionCollector(os.fspath(path)))
+    return replace(found, source=collector.source, form=form)
 
 
 def _read_shards(folder: Path, collector: CaptionCollector) -> CaptionFile:

@@ -14,38 +14,37 @@ import csv
 import errno
 import logging
 import os
+import re
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from captune.errors import UserError
+from captune.errors import MissingExtra, Offline, UserError
 from captune.files import lines_of, read_text, real_path
-from captune.images.dataset_files import (
-    HUB,
-    RowGroup,
-    fetched,
-    files_by_split,
-    hub_cache,
-    loaded,
-    parts_of,
-    spellings,
-)
-from captune.json_yaml import parse_json
+from captune.json_yaml import parse_json, read_object
+from captune.storage import hub_cache, is_offline
 from captune_metrics.display import named, printable, quoted
 from captune_metrics.files import read_regular
 
 logger = logging.getLogger("captune")
 
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _MARK = "#split="
 _MOST_ROWS = 2**24  # of a split; their names take a gigabyte
+HUB = "hf:"
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SHARD = re.compile(r"(?:.*[/-])?(?P<split>[\w.]+)-\d+-of-\d+(?:-\w+)?\.(?:parquet|arrow)")
+_LARGEST_GROUP = 4 * 2**30  # bytes of a column of Parquet that are decompressed at once
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class ImageRows:
         if "\0" in path:
             raise OSError(errno.EINVAL, "the row names no file")
         place = real_path(self.root / path)
-        if not any(place.is_relative_to(folder) for folder in (self.root, hub_cache())):
+        if not any(place.is_relative_to(one) for one in (self.root, hub_cache().resolve())):
             raise OSError(errno.EINVAL, "the row names a file outside of the dataset")
         return read_regular(place)
 
@@ -160,24 +159,20 @@ class ImageRows:
             cells = [table.column(column).to_pylist() for column in columns]
             yield from map(list, zip(*cells, strict=True))
 
-    def label_names(self) -> list[str] | None:
-        """The names of the classes, in their order; None where the dataset names none."""
+    def labels(self) -> tuple[list[str], dict[str, str]]:
+        """The classes, in the dataset's order if it has one, and SPLIT/ROW -> its class, if any."""
         names = self._features.get(self.source.label, {}).get("names")
-        is_whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        return names if is_whole and names else None
-
-    def labels(self) -> dict[str, str]:
-        """SPLIT/ROW -> the name of its class, of the rows that have one."""
-        names = self.label_names()
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            names = []
         found = {}
         cells = self.values([self.source.label], "--label-column")
         for name, (cell,) in zip(self.names, cells, strict=True):
-            if isinstance(cell, int) and names is not None:
+            if isinstance(cell, int) and names:
                 if 0 <= cell < len(names):  # -1 is a test set's "not known"
                     found[name] = names[cell]
             elif cell is not None:
                 found[name] = str(cell)
-        return found
+        return names or sorted(set(found.values())), found
 
 
 class _Rows(Protocol):
@@ -227,68 +222,54 @@ def open_dataset(source: Source) -> ImageRows | Path:
     and Offline for a dataset of the hub that is not in its cache here.
     """
     if source.place.startswith(HUB):
-        splits = fetched(source.place)
+        splits = _fetched(source.place)
         root = next(iter(splits.values()))[0].parent
     else:
         root = Path(source.place).resolve()
-        splits = files_by_split(root)
+        splits = _files_by_split(root)
+    shown, asked = printable(source.place), []
+    if source.split:  # as it was asked for, then what else it is called
+        same = next((names for names in _SPLITS.values() if source.split in names), ())
+        asked = [source.split, *same]
     if not splits:
         if not source.split:
             return root
-        folder = next((root / n for n in spellings(source.split) if (root / n).is_dir()), None)
+        folder = next((root / name for name in asked if (root / name).is_dir()), None)
         if folder is None:
-            raise UserError(f"{printable(source.place)} has no split {quoted(source.split)}")
+            raise UserError(f"{shown} has no split {quoted(source.split)}")
         return folder
-    split = _chosen(source, list(splits))
+    if not source.split and len(splits) == 1:
+        asked = list(splits)
+    split = next((name for name in asked if name in splits), None)
+    if split is None:
+        problem = f"has no split {quoted(source.split)}" if source.split else "has several splits"
+        raise UserError(f"{shown} {problem}; give --split {' or '.join(splits)}")
     known = opened.get(str(root / split))
     if isinstance(known, ImageRows) and known.source == source:
         return known
     parts = [part for file in splits[split] for part in parts_of(file) if part.rows]
     if not parts:
-        raise UserError(f"{printable(source.place)}: the split {printable(split)} has no rows")
+        raise UserError(f"{shown}: the split {printable(split)} has no rows")
     rows = sum(part.rows for part in parts)
     if rows > _MOST_ROWS:  # a few bytes stand for as many as one likes
         raise UserError(
-            f"{printable(source.place)}: the split {printable(split)} has {rows:,} rows; captune"
-            f" takes {_MOST_ROWS:,} at most"
+            f"{shown}: the split {printable(split)} has {rows:,} rows; captune takes"
+            f" {_MOST_ROWS:,} at most"
         )
     columns = parts[0].schema.names
     if twice := [name for name in columns if columns.count(name) > 1]:
-        raise UserError(f"{printable(source.place)} has the column {quoted(twice[0])} twice")
+        raise UserError(f"{shown} has the column {quoted(twice[0])} twice")
     if any(part.schema.names != columns for part in parts):
         raise UserError(
-            f"{printable(source.place)}: its files have different columns; give the folder of one"
-            " configuration"
+            f"{shown}: its files have different columns; give the folder of one configuration"
         )
     return ImageRows(source, root, split, parts)
 
 
-def labels_of(source: Source) -> tuple[list[str], dict[str, str]]:
-    """The classes of the column `source.label`, and the class of each image that has one.
-
-    Of a folder of images the column is one of its metadata file, or without that the folder that an
-    image lies in; then nothing is said of each.
-    """
-    rows = open_dataset(source)
-    if isinstance(rows, ImageRows):
-        found = rows.labels()
-        return rows.label_names() or sorted(set(found.values())), found
-    file = metadata_file(rows)
-    if file is None:
-        return sorted(one.name for one in rows.iterdir() if one.is_dir() and one.name[0] != "."), {}
-    found = {
-        str(row.get("file_name")): str(row[source.label])
-        for row in metadata_rows(file)
-        if row.get(source.label) is not None
-    }
-    if not found:
-        raise UserError(f"--label-column: {printable(file)} has no {printable(source.label)}")
-    return sorted(set(found.values())), found
-
-
 def metadata_file(folder: Path) -> Path | None:
     """What a folder of images says of them, as Hugging Face's `imagefolder` has it."""
-    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    names = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def metadata_rows(file: Path) -> list[dict[str, Any]]:
@@ -308,10 +289,151 @@ def metadata_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _chosen(source: Source, splits: list[str]) -> str:
-    asked = spellings(source.split) if source.split else splits if len(splits) == 1 else []
-    found = next((split for split in asked if split in splits), None)
-    if found is None:
-        problem = f"has no split {quoted(source.split)}" if source.split else "has several splits"
-        raise UserError(f"{printable(source.place)} {problem}; give --split {' or '.join(splits)}")
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows that are loaded together: a file of Arrow, or a row group of Parquet."""
+
+    rows: int
+    schema: Any
+    load: Callable[[list[str]], Any]
+
+
+def _files_by_split(root: Path) -> dict[str, list[Path]]:
+    """Files of Arrow or Parquet; none for a folder of image files."""
+    if (root / "dataset_dict.json").is_file():
+        listed = read_object(root / "dataset_dict.json").get("splits")
+        names = [name for name in listed if _is_name(name)] if isinstance(listed, list) else []
+        return {name: _saved(root / name)[1] for name in names}
+    if (root / "state.json").is_file():
+        name, files = _saved(root)
+        return {name: files}
+    found: dict[str, list[Path]] = {}
+    patterns = ("*.arrow", "*.parquet", "*/*.parquet", "*/*/*.parquet")
+    files = [path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file()]
+    for path in files:
+        # the library `datasets` keeps what it computed beside what it fetched
+        if path.name != "metadata.parquet" and not path.name.startswith("cache-"):
+            found.setdefault(_split_of(path.relative_to(root).as_posix()), []).append(path)
     return found
+
+
+def _split_of(name: str) -> str:
+    """By the name of a file, as the library `datasets` tells them apart."""
+    if shard := _SHARD.fullmatch(name):
+        return shard["split"]
+    if name.endswith(".arrow"):  # of the hub's cache: NAME-SPLIT.arrow
+        return name.removesuffix(".arrow").rpartition("-")[2]
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return next(
+        (split for split, same in _SPLITS.items() if not {*words}.isdisjoint(same)), "train"
+    )
+
+
+def _saved(folder: Path) -> tuple[str, list[Path]]:
+    """Split and files of a dataset that `save_to_disk` wrote."""
+    state = read_object(folder / "state.json")
+    listed = state.get("_data_files")
+    files = [one.get("filename") for one in listed] if isinstance(listed, list) else []
+    if not files or not all(map(_is_name, files)):
+        raise UserError(f"{printable(folder)}: state.json names no files of its folder")
+    split = state.get("_split")
+    return str(split) if _is_name(split) else "train", [folder / name for name in files]
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and PurePath(name).name == name
+
+
+def parts_of(path: Path) -> list[RowGroup]:
+    """Of one file. Raises UserError for a damaged one, and MissingExtra."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("a dataset", "datasets") from None
+    shown = printable(path)
+    if not path.is_file():
+        raise UserError(f"{shown} is not a file of a dataset; save the dataset again")
+    try:
+        if path.suffix == ".parquet":
+            return list(_groups(path, pyarrow.parquet.ParquetFile(path)))
+        mapped = pyarrow.memory_map(str(path))
+        is_file = mapped.read(6) == b"ARROW1"  # the other form, which ends in a table of contents
+        mapped.seek(0)
+        table = (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(mapped).read_all()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{shown} is damaged ({printable(error)[:120]})") from None
+    return [RowGroup(len(table), table.schema, table.select)]
+
+
+def _groups(path: Path, file: Any) -> Iterator[RowGroup]:
+    schema = file.schema_arrow
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        sizes = [group.column(i).total_uncompressed_size for i in range(group.num_columns)]
+        if max(sizes, default=0) > _LARGEST_GROUP:
+            raise UserError(
+                f"{printable(path)}: row group {number} is over {_LARGEST_GROUP / 2**30:.0f}"
+                " GiB; write the file with smaller row groups"
+            )
+
+        def load(columns: list[str], number: int = number) -> Any:
+            return file.read_row_group(number, columns=columns, use_threads=False)
+
+        yield RowGroup(group.num_rows, schema, load)
+
+
+def _fetched(place: str) -> dict[str, list[Path]]:
+    """The Arrow files of a dataset of the hub, by split; downloaded where they are not here yet."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra(f"{printable(place)} of the hub", "datasets") from None
+    parts = place.removeprefix(HUB).split("/", 2)
+    repo, config = "/".join(parts[:2]), parts[2] if len(parts) > 2 else None
+    if not is_offline():
+        logger.warning("asking the hub for the dataset %s", printable(repo))
+    try:
+        with _as_captune(datasets):
+            found = datasets.load_dataset(repo, config)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+        reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
+        if is_offline():
+            raise Offline(
+                f"captune is offline and the dataset {printable(repo)} is not in the hub's cache"
+                f" here ({reason}); give a folder that save_to_disk wrote"
+            ) from None
+        raise UserError(f"{printable(place)}: the hub does not give it ({reason})") from None
+    return {
+        split: [Path(file["filename"]).resolve() for file in rows.cache_files]
+        for split, rows in found.items()
+    }
+
+
+@contextmanager
+def _as_captune(datasets: Any) -> Iterator[None]:
+    """Within: no network where captune is offline, no bars."""
+    from huggingface_hub import constants
+
+    places: tuple[Any, ...] = (constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = place.HF_HUB_OFFLINE or is_offline()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def loaded(part: RowGroup, columns: list[str], shown: str) -> Any:
+    """These columns of a part of what is `shown`. Raises UserError where it is damaged."""
+    import pyarrow
+
+    try:
+        table = part.load(columns)
+        table.validate(full=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{shown} is damaged ({printable(error)[:120]})") from None
+    return table

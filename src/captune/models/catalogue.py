@@ -196,16 +196,10 @@ def _repository_of(spec: ModelSpec) -> str | None:
     return known
 
 
-def _hub_cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE)
-
-
 def _place_of(repo: str) -> Path | None:
     """The folder with the weights of a hub repository: captune's own, or the hub library's."""
     own = own_place_of(repo)
-    snapshots = _hub_cache() / f"models--{own.name}" / "snapshots"
+    snapshots = storage.hub_cache() / f"models--{own.name}" / "snapshots"
     newest = sorted(_folders(snapshots), key=lambda path: path.stat().st_mtime, reverse=True)
     return next((place for place in (own, *newest) if _has_weights(place)), None)
 
@@ -214,7 +208,9 @@ def _cached_repositories() -> Iterator[tuple[str, CatalogueEntry]]:
     """Repositories in the caches that captune can load and that look at images."""
     own = storage.cache_folder() / "models"
     names = {path.name for path in _folders(own)}
-    hub_names = {path.name for path in _folders(_hub_cache()) if path.name.startswith("models--")}
+    hub_names = {
+        path.name for path in _folders(storage.hub_cache()) if path.name.startswith("models--")
+    }
     names |= {name.removeprefix("models--") for name in hub_names}
     for name in sorted(names):
         repo = name.replace("--", "/", 1)

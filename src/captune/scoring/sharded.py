@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from captune.captions import CaptionFile
 from captune.errors import UserError
-from captune.images.dataset_files import loaded, parts_of
+from captune.images.dataset import loaded, parts_of
 from captune.options.scoring import MetricOptions, ScoreOptions
 from captune.options.shards import PLAN
 from captune.progress import SILENT, Progress

@@ -33,8 +33,8 @@ from captune.images.dataset import (
     opened,
     opened_rows,
     parse_source,
+    parts_of,
 )
-from captune.images.dataset_files import parts_of
 from captune.images.find import ENDINGS, why
 from captune.options.shards import FILES, SHARD_SIZE, holds_shards, is_address, names_shards
 from captune.shards.places import TEMPORARY, Place, fetch, patiently, store_of, stored_files

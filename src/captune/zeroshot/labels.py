@@ -15,7 +15,14 @@ from typing import NamedTuple
 from captune.errors import UserError
 from captune.files import lines_of, read_text
 from captune.images import ImageFile
-from captune.images.dataset import labels_of, metadata_file, metadata_rows, parse_source
+from captune.images.dataset import (
+    ImageRows,
+    Source,
+    metadata_file,
+    metadata_rows,
+    open_dataset,
+    parse_source,
+)
 from captune.images.match import images_named
 from captune.json_yaml import json_kind, parse_json
 from captune.tables import as_typed
@@ -70,7 +77,7 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
         return _from_names(list(source), "labels")
     text = os.fspath(source)
     if (asked := parse_source(text)) is not None:
-        return _from_names(labels_of(asked)[0], printable(text))
+        return _from_names(_labels_of(asked)[0], printable(text))
     # pathlib raises for ten thousand names in one string: too long for a path
     if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112
         return _from_file(text)
@@ -79,6 +86,28 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
         problem = "is a folder" if is_folder else "does not exist"
         raise UserError(f"{printable(text)} {problem}; give {_FORMS}.")
     return _from_names([name for name in text.split(",") if name.strip()], "labels")
+
+
+def _labels_of(source: Source) -> tuple[list[str], dict[str, str]]:
+    """The classes of the column `source.label`, and the class of each image that has one.
+
+    Of a folder of images the column is one of its metadata file, or without that the folder that an
+    image lies in; then nothing is said of each.
+    """
+    rows = open_dataset(source)
+    if isinstance(rows, ImageRows):
+        return rows.labels()
+    file = metadata_file(rows)
+    if file is None:
+        return sorted(one.name for one in rows.iterdir() if one.is_dir() and one.name[0] != "."), {}
+    found = {
+        str(row.get("file_name")): str(row[source.label])
+        for row in metadata_rows(file)
+        if row.get(source.label) is not None
+    }
+    if not found:
+        raise UserError(f"--label-column: {printable(file)} has no {printable(source.label)}")
+    return sorted(set(found.values())), found
 
 
 def _looks_like_path(text: str) -> bool:
@@ -94,21 +123,15 @@ def _from_file(path: str) -> Labels:
     if ending in (".csv", ".tsv", ".yaml", ".yml", ".jsonl"):
         raise UserError(f"{shown}: labels are not read from {ending[1:]} files; give {_FORMS}.")
     text = read_text(path)
-    if ending == ".json":
-        return _from_json(text, shown)
-    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
-    return _from_names(lines, shown)
-
-
-def _from_json(text: str, source: str) -> Labels:
-    value = parse_json(
-        text, source, lambda value: "label" if isinstance(value, list) else "class id"
-    )
+    if ending != ".json":
+        lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+        return _from_names(lines, shown)
+    value = parse_json(text, shown, lambda of: "label" if isinstance(of, list) else "class id")
     if isinstance(value, list):
-        return _from_names(value, source)
+        return _from_names(value, shown)
     if isinstance(value, dict):
-        return _from_mapping(value, source)
-    raise UserError(f"{source} holds {json_kind(value)}, no labels; give {_FORMS}.")
+        return _from_mapping(value, shown)
+    raise UserError(f"{shown} holds {json_kind(value)}, no labels; give {_FORMS}.")
 
 
 def _from_mapping(value: Mapping[str, object], source: str) -> Labels:
@@ -232,7 +255,7 @@ def read_truth(source: str | Path, images: Sequence[ImageFile], labels: Labels) 
     """
     shown = printable(source)
     asked = parse_source(source)
-    named_rows = {} if asked is None else labels_of(asked)[1]
+    named_rows = {} if asked is None else _labels_of(asked)[1]
     if source == "from-name":
         answers = dict(_by_names(images, labels))
         unused: list[str] = []
