@@ -26,10 +26,7 @@ from captune_metrics.scores import Candidates, References, Scores
 if TYPE_CHECKING:
     from captune.features.pipeline import Encoding
     from captune.images import ImageFile, Skipped
-    from captune.models.encoders import ContextLength, Floats, ImageTextModel, TextEncoder
-
-
-__all__ = ["clipscore", "clipscore_hw3", "ref_clipscore"]
+    from captune.models.encoders import ContextLength, Floats, ImageTextModel
 
 PREFIX = "A photo depicts "
 
@@ -91,7 +88,12 @@ def encode_pairs(
     from captune.models.encoders import describe_model
 
     how, wanted = how or Encoding(), set(metrics)
-    text = _text_side(model)
+    text = model.text
+    if text is None:
+        raise UserError(
+            f"{model.spec} has no text side to compare captions with; "
+            "use lite, open_clip:NAME/TAG or hf:REPO"
+        )
     if references is not None:
         check_images(candidates, references)
     elif "ref_clipscore" in wanted:
@@ -140,15 +142,6 @@ def encode_pairs(
             "context_length": None if text.context is None else text.context.tokens,
         },
     )
-
-
-def _text_side(model: ImageTextModel) -> TextEncoder:
-    if model.text is None:
-        raise UserError(
-            f"{model.spec} has no text side to compare captions with; "
-            "use lite, open_clip:NAME/TAG or hf:REPO"
-        )
-    return model.text
 
 
 def _files_of(ids: Sequence[str], images: Images) -> list[ImageFile]:

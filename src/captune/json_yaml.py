@@ -291,7 +291,11 @@ def _phrase(what: str, place: str) -> str:
     if missing:
         return f"{place or 'it'} has no {missing[1]}"
     told = re.sub(r"matching regex .*", "without a zero byte", what)
-    told = re.sub(r"`([^`]+)`", lambda match: " or ".join(_in_words(match[1])), told)
+    told = re.sub(
+        r"`([^`]+)`",
+        lambda match: " or ".join(_WORDS.get(name, name) for name in match[1].split(" | ")),
+        told,
+    )
     told = (
         told.replace(", got ", ", found ")
         .replace("of length >= ", "of at least ")
@@ -300,10 +304,6 @@ def _phrase(what: str, place: str) -> str:
     )
     told = told[:1].lower() + told[1:]
     return f"{place}: {told}" if place else told
-
-
-def _in_words(types: str) -> Iterator[str]:
-    return (_WORDS.get(name, name) for name in types.split(" | "))
 
 
 class JSONDifference(NamedTuple):
@@ -332,7 +332,9 @@ def differences(
             inner = f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}"
             values = then.get(key, ABSENT), now.get(key, ABSENT)
             yield from differences(*values, tolerance, part=part, place=inner)
-    elif _are_lists(then, now) and (len(then) >= len(now) if part else len(then) == len(now)):
+    elif (isinstance(then, list | tuple) and isinstance(now, list | tuple)) and (
+        len(then) >= len(now) if part else len(then) == len(now)
+    ):
         for i, (one, other) in enumerate(zip(then, now, strict=False)):
             yield from differences(one, other, tolerance, part=part, place=f"{place}/{i}")
     elif _is_number(then) and _is_number(now):
@@ -345,10 +347,6 @@ def differences(
 def as_shown(value: Any) -> str:
     """A value of a difference in a sentence."""
     return "absent" if value is ABSENT else printable(shorten(plain(value), 80))
-
-
-def _are_lists(then: Any, now: Any) -> bool:
-    return isinstance(then, list | tuple) and isinstance(now, list | tuple)
 
 
 def _is_close(then: float, now: float, tolerance: float) -> bool:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from captune.errors import Offline, UserError
@@ -120,7 +120,9 @@ def install_folder(
             return False
         for leftover in target.parent.glob(f"{target.name}{_PART}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        unfinished = _unfinished(target)
+        # not tempfile: its files are private, and a cache may be shared by a group
+        name = f"{target.name}{_PART}{os.getpid()}-{os.urandom(4).hex()}"
+        unfinished = target.with_name(name)
         unfinished.mkdir()
         try:
             build(unfinished)
@@ -159,9 +161,16 @@ def bytes_below(*places: Path) -> int:
 
 
 def sync(path: Path) -> None:
-    """Push a file's bytes to the disk."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
+    """Push a file's bytes to the disk, or a folder's entries where the system can."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        with suppress(OSError) if is_folder else nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def rename(source: Path, target: Path) -> None:
@@ -175,14 +184,4 @@ def rename(source: Path, target: Path) -> None:
             if os.name != "nt" or attempt == 19:
                 raise
             time.sleep(0.05)
-    if os.name != "nt":
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _unfinished(path: Path) -> Path:
-    # Not tempfile: its files are private, and a cache may be shared by a group.
-    return path.with_name(f"{path.name}{_PART}{os.getpid()}-{os.urandom(4).hex()}")
+    sync(target.parent)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from captune.files import whole_file
 from captune.text import one_line
@@ -48,12 +48,7 @@ def csv_row(cells: Iterable[Any], *, raw: bool = False) -> str:
 def write_csv(path: Path, rows: Iterable[Iterable[Any]], *, raw: bool = False) -> None:
     """The header and rows as one file, which appears whole. Raises UserError as `whole_file`."""
     with whole_file(path) as file:
-        write_rows(file, rows, raw=raw)
-
-
-def write_rows(file: IO[str], rows: Iterable[Iterable[Any]], *, raw: bool = False) -> None:
-    """Several lines."""
-    file.writelines(csv_row(row, raw=raw) for row in rows)
+        file.writelines(csv_row(row, raw=raw) for row in rows)
 
 
 def of_mappings(rows: Iterable[dict[str, Any]]) -> list[list[Any]]:
@@ -237,11 +232,7 @@ class Table:
         """A Markdown table, its caption above it and its note below."""
         columns, rows = self.texts(in_markdown)
         marks = ["---:" if self.columns[i].number else "---" for i in self._shown()]
-        bold = [
-            [f"**{text}**" if i in self.marked and text else text for text in row]
-            for i, row in enumerate(rows)
-        ]
-        lines = [f"| {' | '.join(row)} |" for row in (columns, marks, *bold)]
+        lines = [f"| {' | '.join(row)} |" for row in (columns, marks, *self._bold(rows, "**{}**"))]
         note = in_markdown(_text(self.note))
         parts = [in_markdown(self.caption), "\n".join(lines), note]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -249,10 +240,6 @@ class Table:
     def latex(self) -> str:
         r"""A LaTeX table in the style of booktabs (`\usepackage{booktabs}`)."""
         columns, rows = self.texts(in_latex)
-        bold = [
-            [rf"\textbf{{{text}}}" if i in self.marked and text else text for text in row]
-            for i, row in enumerate(rows)
-        ]
         layout = "".join("r" if self.columns[i].number else "l" for i in self._shown())
         note = in_latex(_text(self.note))
         lines = [
@@ -264,7 +251,7 @@ class Table:
             r"\toprule",
             " & ".join(columns) + r" \\",
             r"\midrule",
-            *(" & ".join(row) + r" \\" for row in bold),
+            *(" & ".join(row) + r" \\" for row in self._bold(rows, r"\textbf{{{}}}")),
             r"\bottomrule",
             r"\end{tabular}",
             *([rf"\par\smallskip{{\footnotesize {note}}}"] if note else []),
@@ -286,6 +273,12 @@ class Table:
             table.add_row(*row, style="bold" if i in self.marked else None)
         table.caption, table.caption_justify = _text(self.note) or None, "left"
         return table
+
+    def _bold(self, rows: Sequence[Sequence[str]], form: str) -> list[list[str]]:
+        return [
+            [form.format(text) if i in self.marked and text else text for text in row]
+            for i, row in enumerate(rows)
+        ]
 
     def _shown(self) -> list[int]:
         """Positions of the columns that are not drawn alone."""
@@ -315,7 +308,7 @@ class NotebookDisplay:
 
 
 def _values(cell: Any) -> list[Any]:
-    """A number and both ends of its interval."""
+    """With both ends of its interval."""
     if not isinstance(cell, Estimate):
         return [_value(cell), "", ""]
     return [_value(cell.number), *map(_value, cell.interval or ("", ""))]

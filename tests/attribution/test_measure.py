@@ -14,7 +14,7 @@ from captune.attribution.faithful.measure import (
     Measurements,
 )
 from captune.attribution.methods import LayerHead
-from captune_metrics.resampling import bootstrap_mean
+from captune_metrics.resampling import bootstrap
 
 MAP = MapId("attention", LayerHead(3, 1))
 
@@ -55,7 +55,7 @@ def test_pointing_counts_unseen_words_too_and_is_a_mean() -> None:
     assert found is not None
     assert found.words == 60
     assert found.value == pytest.approx(0.5)
-    alone = bootstrap_mean([float(image % 2) for image in range(20)], resamples=10_000)
+    alone = bootstrap([[float(image % 2)] for image in range(20)], resamples=10_000)
     assert found.interval == pytest.approx(alone, abs=0.02)
 
 

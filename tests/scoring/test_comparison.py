@@ -19,7 +19,7 @@ from captune.scoring.compare import (
 )
 from captune.scoring.score import ScoredCaptions
 from captune_metrics.bleu_n import bleu
-from captune_metrics.resampling import Sums, bootstrap_mean, paired_bootstrap, paired_permutation
+from captune_metrics.resampling import Sums, bootstrap, paired_bootstrap, paired_permutation
 from captune_metrics.scores import Scores
 
 Floats = NDArray[np.float64]
@@ -56,7 +56,7 @@ def test_figures_are_those_of_the_statistics() -> None:
     found = compared(a, b, resamples=2_000, seed=7)
     assert (found.a.corpus, found.b.corpus) == (pytest.approx(a.mean()), pytest.approx(b.mean()))
     assert found.difference == pytest.approx(0.05)
-    assert found.a.interval == pytest.approx(bootstrap_mean(a, resamples=2_000, seed=7))
+    assert found.a.interval == pytest.approx(bootstrap(a[:, None], resamples=2_000, seed=7))
     [paired] = paired_bootstrap([(Sums.mean(a), Sums.mean(b))], resamples=2_000, seed=7)
     assert found.interval == pytest.approx(paired.interval)
     p = paired_permutation(a[:, None], b[:, None], permutations=2_000, seed=7)

@@ -64,7 +64,9 @@ def read_captions(path: str | Path) -> CaptionFile:
         return collector.finished(form, hashlib.sha256(path.text.encode()).hexdigest())
     if (asked := parse_source(source)) is not None:
         return _read_dataset(asked, CaptionCollector(source))
-    name, split = _without_split(source)
+    name, split = source, None
+    if _SPLIT in source and not os.path.exists(source):  # noqa: PTH110
+        name, _, split = source.rpartition(_SPLIT)
     shown = printable(name)
     try:
         is_folder, exists = Path(name).is_dir(), Path(name).exists()
@@ -78,13 +80,6 @@ def read_captions(path: str | Path) -> CaptionFile:
     if is_folder:
         return read_folder(Path(name), collector)
     return read_file(name, collector)
-
-
-def _without_split(source: str) -> tuple[str, str | None]:
-    if _SPLIT in source and not os.path.exists(source):  # noqa: PTH110
-        name, _, split = source.rpartition(_SPLIT)
-        return name, split
-    return source, None
 
 
 _JSON_LINES = (".jsonl", ".ndjson")

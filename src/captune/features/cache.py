@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Lock, Thread
@@ -178,7 +178,9 @@ class FeatureCache(AbstractContextManager["FeatureCache", None]):
                         error,
                     )
                     try:
-                        self._discard_index()
+                        with locked(self.folder / "index.lock"):
+                            for end in ("", "-wal", "-shm"):
+                                (self.folder / f"index.sqlite{end}").unlink(missing_ok=True)
                         self._store = FeatureStore(self.folder, self._given_limit)
                         return
                     except (OSError, sqlite3.Error, DamagedIndex) as again:
@@ -190,12 +192,6 @@ class FeatureCache(AbstractContextManager["FeatureCache", None]):
                     self.folder,
                     error,
                 )
-
-    def _discard_index(self) -> None:
-        with locked(self.folder / "index.lock"):
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    (self.folder / f"index.sqlite{suffix}").unlink()
 
 
 class BackgroundWriter:
@@ -223,14 +219,15 @@ class BackgroundWriter:
             self._thread = Thread(target=self._run, name="captune-save", daemon=True)
             self._thread.start()
         with self._changed:
-            self._changed.wait_for(self._has_room)
+            self._changed.wait_for(
+                lambda: (
+                    len(self._waiting) < _WAITING_LIMIT
+                    and self._waiting_bytes < _WAITING_LIMIT_BYTES
+                )
+            )
             self._waiting.update(arrays)
             self._waiting_bytes += sum(array.nbytes for array in arrays.values())
             self._changed.notify_all()
-
-    def _has_room(self) -> bool:
-        few = len(self._waiting) < _WAITING_LIMIT
-        return few and self._waiting_bytes < _WAITING_LIMIT_BYTES
 
     def __enter__(self) -> BackgroundWriter:
         return self

@@ -34,17 +34,17 @@ class Kind:
     """Types of a line of records.jsonl and of metrics.json.
 
     title: what a page about such runs is called. section: the module (or MODULE:NAME) that says
-    what a page says of them (see `captune.pages.sections`). check: raises ValueError for a line
-    that does not belong to the metrics. recount: the part of the metrics that all the records
-    determine, computed again. models: how many run.json has to name.
+    what a page says of them (see `captune.pages.sections`). recount: the part of the metrics that
+    all the records determine, computed again. check: raises ValueError for a line that does not
+    belong to the metrics. models: how many run.json has to name.
     """
 
     record: type[msgspec.Struct]
     metrics: type[msgspec.Struct]
     title: str = ""
     section: str = ""
-    check: Callable[[Any, Any], None] = lambda record, metrics: None
     recount: Callable[[Any, Any], dict[str, Any]] = lambda metrics, found: {}
+    check: Callable[[Any, Any], None] = lambda record, metrics: None
     models: int = 0
 
 
@@ -77,7 +77,7 @@ def _check_captioners(
     require(record.captions.keys() == names, "captions are of other captioners")
 
 
-def _recount_classify(found: Sequence[records.ClassifyRecord]) -> dict[str, Any]:
+def _recount_classify(_: Any, found: Sequence[records.ClassifyRecord]) -> dict[str, Any]:
     from captune.statistics import wilson  # numpy, which refusals do without
 
     known = [record for record in found if record.truth is not None]
@@ -215,7 +215,7 @@ KINDS = {
         figures.ClassifyMetrics,
         "recognition",
         _OWN + "classify",
-        recount=lambda metrics, found: _recount_classify(found),
+        _recount_classify,
         models=1,
     ),
     "prompts": Kind(
@@ -223,24 +223,19 @@ KINDS = {
         PromptsMetrics,
         "prompts",
         _OWN + "prompts",
-        _check_prompts,
         _recount_prompts,
+        _check_prompts,
         models=1,
     ),
     "tune": Kind(
-        records.TuneRecord,
-        figures.TuneMetrics,
-        "tuning",
-        _OWN + "tune",
-        _check_tune,
-        _recount_tune,
+        records.TuneRecord, figures.TuneMetrics, "tuning", _OWN + "tune", _recount_tune, _check_tune
     ),
     "caption": Kind(
         records.CaptionRecord,
         figures.CaptionMetrics,
         "captions",
         _OWN + "captions",
-        recount=_recount_caption,
+        _recount_caption,
         models=1,
     ),
     "captioners": Kind(
@@ -248,37 +243,33 @@ KINDS = {
         evaluation.CaptionersMetrics,
         "comparison",
         _OWN + "compare:captioners",
-        _check_captioners,
         _recount_captioners,
+        _check_captioners,
     ),
     "score": Kind(
-        records.ScoreRecord,
-        evaluation.ScoreMetrics,
-        "captions",
-        _OWN + "captions",
-        recount=_recount_score,
+        records.ScoreRecord, evaluation.ScoreMetrics, "captions", _OWN + "captions", _recount_score
     ),
     "compare": Kind(
         records.CompareRecord,
         evaluation.CompareMetrics,
         "comparison",
         _OWN + "compare",
-        _check_compare,
         _recount_compare,
+        _check_compare,
     ),
     "explain": Kind(
         records.ExplainRecord,
         evaluation.ExplainMetrics,
         "explanations",
         _OWN + "maps",
-        recount=_recount_explain,
+        _recount_explain,
     ),
     "faithful": Kind(
         records.FaithfulRecord,
         evaluation.FaithfulMetrics,
         "explanations",
         _OWN + "maps:faithful",
-        recount=_recount_faithful,
+        _recount_faithful,
     ),
 }
 

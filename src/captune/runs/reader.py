@@ -311,8 +311,4 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _nothing(name: str) -> None:
-    """NaN and Infinity, which are no JSON."""
-
-
-_DECODER = json.JSONDecoder(parse_constant=_nothing)
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)  # NaN and Infinity are no JSON

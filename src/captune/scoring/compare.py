@@ -211,7 +211,10 @@ class Comparison:
 
     def contradiction(self) -> str | None:
         """One sentence where metrics point in different directions, else None."""
-        settled = {side: self._titles(side) for side in ("A", "B")}
+        settled = {
+            side: [one.title for one in self.metrics.values() if one.finding == side]
+            for side in ("A", "B")
+        }
         if settled["A"] and settled["B"]:
             return (
                 f"the metrics contradict each other: {listed(settled['B'])} "
@@ -253,9 +256,6 @@ class Comparison:
             CaptionScore(self.captions_b[image], float(found.raw_b[index])),
             self.references.get(image, []),
         )
-
-    def _titles(self, finding: str) -> list[str]:
-        return [m.title for m in self.metrics.values() if m.finding == finding]
 
 
 def compare_scores(

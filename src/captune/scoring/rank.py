@@ -15,12 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from captune.captions import CaptionFile, match_images
 from captune.errors import UserError
+from captune.images import Skipped, find_images
 from captune.options.scoring import RankOptions
 from captune.runs import Run, leaves_root, read_run
 from captune.runs.evaluation import Agreement, AgreementPair, MetricFigure, ScoreMetrics
@@ -32,9 +34,6 @@ from captune.text import score
 from captune_metrics.catalogue import is_metric, metric_id
 from captune_metrics.display import named, printable, quoted
 from captune_metrics.scores import Scores
-
-if TYPE_CHECKING:
-    from captune.images import Skipped
 
 MEASURE = "Kendall's tau-b of per-image scores, 95 % by jackknife on Fisher's scale"
 
@@ -250,7 +249,7 @@ def rank_run(options: RankOptions) -> Ranking:
     ranked = [
         replace(pair, rank=rank, path=paths[pair.image]) for rank, pair in enumerate(pairs, 1)
     ]
-    skipped = [_skipped(image, f"has no score by {by}") for image in unscored]
+    skipped = [Skipped(image, f"has no score by {by}") for image in unscored]
     if skipped:
         count = "1 image has" if len(skipped) == 1 else f"{len(skipped):,} images have"
         notes.insert(0, f"{count} no score by {by} and no rank")
@@ -350,9 +349,6 @@ def hidden_images(count: int) -> str:
 
 def _found_images(run: Run, folder: Path, pairs: list[Pair]) -> Found:
     """Each image's image in a folder, by the file name in the run or by its id."""
-    from captune.captions import CaptionFile, match_images
-    from captune.images import find_images
-
     found = find_images([folder])
     captions = CaptionFile(
         source=str(run.folder),
@@ -376,12 +372,6 @@ def _found_images(run: Run, folder: Path, pairs: list[Pair]) -> Found:
         count = f"{len(unmatched):,} of {len(pairs):,} images"
         notes.append(f"{count} have no image in {printable(folder)}: {named(unmatched)}")
     return found.root, notes, paths, {image: file.path for image, file in matched.items()}
-
-
-def _skipped(path: str, reason: str) -> Skipped:
-    from captune.images import Skipped
-
-    return Skipped(path, reason)
 
 
 def agreement(scores: Mapping[str, Scores]) -> Agreement:

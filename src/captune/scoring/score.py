@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ from captune.images.dataset import parse_source
 from captune.options.base import full_path
 from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
-from captune_metrics.catalogue import BLEU, Metric, metric_id, metric_of, score_with_plugin
+from captune_metrics import catalogue
+from captune_metrics.catalogue import Metric, passes_of, score_with_plugin
 from captune_metrics.corpus import Corpus
 from captune_metrics.display import Interval, named, printable, quoted
 from captune_metrics.frequency import DocumentFrequency, is_file, resolve_df
@@ -161,11 +162,7 @@ def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[M
                 " or --images DIR (clipscore)"
             )
         text = ",".join(["bleu,rouge_l,cider"] * references + ["clipscore"] * images)
-    words = [metric_id(word) for word in text.split(",") if word.strip()]
-    ids = [id for word in words for id in (BLEU if word == "bleu" else (word,))]
-    if not ids:
-        raise UserError(f'--metrics "{printable(text)}" names no metric; try bleu,rouge_l,cider')
-    metrics = [metric_of(id) for id in dict.fromkeys(ids)]
+    metrics = catalogue.parse_metrics(text)
     for metric in metrics:
         if metric.needs_references and not references:
             raise UserError(f"{metric.id} needs the references; give them with --references FILE")
@@ -292,28 +289,12 @@ def text_scores(
     progress: Progress,
 ) -> dict[str, Scores]:
     """By metric id, of the metrics that count words. Fills `scored.corpus`."""
-    from captune_metrics.bleu_n import bleu_of
-    from captune_metrics.cider_d import cider_of, cider_original_of
-    from captune_metrics.meteor_java import meteor_of
-    from captune_metrics.rouge import rouge_l_of
-
     corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
     scored.corpus = corpus
-
-    def bleu() -> dict[str, Scores]:
-        return bleu_of(corpus)
-
-    passes: dict[str, Callable[[], dict[str, Scores]]] = {
-        **dict.fromkeys(BLEU, bleu),  # one pass gives all four
-        "rouge_l": lambda: {"rouge_l": rouge_l_of(corpus)},
-        "cider": lambda: {"cider": cider_of(corpus, df=df)},
-        "cider_original": lambda: {"cider_original": cider_original_of(corpus, df=df)},
-        "meteor": lambda: {"meteor": meteor_of(corpus)},
-    }
-    wanted = dict.fromkeys(passes[metric.id] for metric in metrics if metric.id in passes)
+    passes = passes_of(metrics, corpus, df)
     found: dict[str, Scores] = {}
-    with progress.bar("scoring", len(wanted)) as advance:
-        for run in wanted:
+    with progress.bar("scoring", len(passes)) as advance:
+        for run in passes:
             found |= run()
             advance(1)
     return found

@@ -103,7 +103,12 @@ def score_shards(
             left_out += without
             if captions:
                 made = text_scores(scored, metrics, df, options, SILENT)
-                found = {one.id: (made[one.id], _sums_of(made[one.id])) for one in metrics}
+                found = {}
+                for score in (made[one.id] for one in metrics):
+                    sums = score.statistics  # [images, k]: what is added up
+                    if sums is None:
+                        sums = np.array([*score.per_image.values()])[:, None]
+                    found[score.metric] = score, sums
                 for start in range(0, len(captions), _AT_ONCE):
                     count = min(_AT_ONCE, len(captions) - start)
                     draws = chance.poisson(1.0, (resamples, count)).astype(np.float64)
@@ -136,13 +141,6 @@ def _scored(
 ) -> ScoredCaptions:
     file = CaptionFile(source, "captune shards", {}, {}, "")
     return ScoredCaptions(file, None, captions, references, {})
-
-
-def _sums_of(score: Scores) -> NDArray[np.float64]:
-    """[images, k]: what is added up, as of `captune_metrics.resampling.Sums`."""
-    if score.statistics is None:
-        return np.array([*score.per_image.values()])[:, None]
-    return score.statistics
 
 
 def _pairs(

@@ -80,9 +80,10 @@ class _Classifier:
         skipped: list[Skipped] = []
         found = self._classifier.classify(list(images), on_skip=skipped.append)
         answered = (
-            (one.image, Answered(_without_image(answer), {"top": _top(answer)}, one.label))
+            (one.image, Answered(row, {"top": _top(answer)}, one.label))
             for one in found
             for answer in [one.answer()]
+            for row in [{name: cell for name, cell in flat(answer).items() if name != "image"}]
         )
         yield from _in_order(images, answered, skipped)
 
@@ -134,14 +135,11 @@ class _Captioner:
                 if isinstance(one, Skipped):
                     yield one
                     continue
-                said = without_preamble(one) if options.cut_preamble else one
-                yield self._answered(said.record())
-
-    def _answered(self, record: dict[str, Any]) -> Answered:
-        if self._options.flag_below is not None:
-            record["flagged"] = record["agreement"] < self._options.flag_below
-        row = {name: record.get(name) for name in self.columns}
-        return Answered(row, record, row["caption"])
+                record = (without_preamble(one) if options.cut_preamble else one).record()
+                if options.flag_below is not None:
+                    record["flagged"] = record["agreement"] < options.flag_below
+                row = {name: record.get(name) for name in self.columns}
+                yield Answered(row, record, row["caption"])
 
 
 class _Embedder:
@@ -205,10 +203,6 @@ def answered_before(row: dict[str, Any], record: dict[str, Any] | None) -> Answe
     """The answer that a row of an earlier run holds. record: its line there, if it was sampled."""
     vector = np.asarray(row["features"], "f4") if "features" in row else None
     return Answered(row, record, row.get("caption", row.get("label")), vector)
-
-
-def _without_image(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: cell for name, cell in flat(answer).items() if name != "image"}
 
 
 def sums_of(row: dict[str, Any]) -> dict[str, float]:

@@ -156,7 +156,13 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
             return False
         plan = read_plan(out)  # somebody else began at the same moment
         assert plan is not None
-    _refuse_other(out, plan.asked, asked)
+    then = plan.asked
+    for name in sorted(then.keys() | asked):
+        if then.get(name) != asked.get(name):
+            raise UserError(
+                f"{printable(out.address)} was started {_told(name, then.get(name))}, and this is"
+                f" {_told(name, asked.get(name))}; use the same options to go on, or another --out"
+            )
     known = plan.shards
     for stem, identity in ours.items():
         if known.get(stem, identity) != identity:
@@ -197,15 +203,6 @@ def _asked(command: str, options: Any, shards: Sequence[Shard]) -> dict[str, Any
     if any(shard.images or shard.rows for shard in shards):
         asked["shard-size"] = options.shard_size
     return {"command": command, **asked}
-
-
-def _refuse_other(out: Place, then: dict[str, Any], now: dict[str, Any]) -> None:
-    for name in sorted(then.keys() | now):
-        if then.get(name) != now.get(name):
-            raise UserError(
-                f"{printable(out.address)} was started {_told(name, then.get(name))}, and this is"
-                f" {_told(name, now.get(name))}; use the same options to go on, or another --out"
-            )
 
 
 def _told(name: str, value: Any) -> str:

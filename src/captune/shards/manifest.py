@@ -255,7 +255,8 @@ class Claims:
                 continue
             if is_alive(other):
                 return None
-            tries = _tries(other) + 1
+            before = other.get("tries", 0)
+            tries = before + 1 if isinstance(before, int) else 1
             self.place.remove(stem + SUFFIX)
         return None
 
@@ -320,11 +321,6 @@ def _runs(pid: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
-
-
-def _tries(claim: dict[str, Any]) -> int:
-    tries = claim.get("tries", 0)
-    return tries if isinstance(tries, int) else 0
 
 
 def _written(tries: int) -> bytes:

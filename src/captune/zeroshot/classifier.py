@@ -119,7 +119,12 @@ class ZeroShotClassifier:
         if self.cache is not None:
             self.cache.remember_model(self.model.spec, self.model.ids)
         self.text_features = self._encode_labels()
-        self._neutral = self._encode_neutral() if self._needs_neutral else None
+        self._neutral: Floats | None = None
+        if multi_label and self.scoring.activation == "softmax":
+            # [prompts, d]: the templates filled with a name that says nothing
+            vectors = self._encode([fill(one, NEUTRAL_NAME) for one in self.templates])
+            is_one = len(self.text_features) == 1
+            self._neutral = _ensemble(vectors)[None] if is_one else vectors
 
     @classmethod
     def from_options(
@@ -166,10 +171,6 @@ class ZeroShotClassifier:
         assert self.model.scoring is not None
         return self.model.scoring
 
-    @property
-    def _needs_neutral(self) -> bool:
-        return self.multi_label and self.scoring.activation == "softmax"
-
     def classify(
         self,
         images: str | Path | Sequence[str | Path] | ImageSet | Iterable[ImageFile],
@@ -214,11 +215,6 @@ class ZeroShotClassifier:
             vectors = self._encode(texts).reshape(len(self.templates), len(names), -1)
             parts.append(_ensemble(vectors)[None] if self.ensemble == "mean" else vectors)
         return np.concatenate(parts, axis=1)
-
-    def _encode_neutral(self) -> Floats:
-        """[prompts, d]: the templates filled with a name that says nothing."""
-        vectors = self._encode([fill(template, NEUTRAL_NAME) for template in self.templates])
-        return _ensemble(vectors)[None] if len(self.text_features) == 1 else vectors
 
     def _encode(self, texts: Sequence[str]) -> Floats:
         assert self.model.text is not None

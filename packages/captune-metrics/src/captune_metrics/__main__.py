@@ -15,23 +15,18 @@ from secrets import token_hex
 from typing import Any
 
 from captune_metrics import __version__
-from captune_metrics.bleu_n import bleu_of
 from captune_metrics.catalogue import (
-    BLEU,
     Metric,
-    metric_id,
-    metric_of,
+    parse_metrics,
+    passes_of,
     score_with_plugin,
     title_of,
 )
-from captune_metrics.cider_d import cider_of, cider_original_of
 from captune_metrics.coco import check_entries, read_json
 from captune_metrics.corpus import Corpus
 from captune_metrics.display import Interval, named, printable, quoted
 from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.frequency import DocumentFrequency, resolve_df
-from captune_metrics.meteor_java import meteor_of
-from captune_metrics.rouge import rouge_l_of
 from captune_metrics.scores import Scores
 
 _FORMS = """\
@@ -183,11 +178,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _metrics(text: str) -> list[Metric]:
-    words = [metric_id(word) for word in text.split(",") if word.strip()]
-    ids = dict.fromkeys(id for word in words for id in (BLEU if word == "bleu" else (word,)))
-    if not ids:
-        raise UserError(f"--metrics {quoted(text)} names no metric; try bleu,rouge_l,cider")
-    metrics = [metric_of(id) for id in ids]
+    metrics = parse_metrics(text)
     for metric in metrics:
         if metric.kind == "clip":
             raise UserError(
@@ -276,19 +267,11 @@ def _scores(
     references: Mapping[str, list[str]],
     df: DocumentFrequency | None,
 ) -> list[Scores]:
-    of_words: dict[str, Callable[[], Scores]] = {
-        "rouge_l": lambda: rouge_l_of(corpus),
-        "cider": lambda: cider_of(corpus, df),
-        "cider_original": lambda: cider_original_of(corpus, df),
-        "meteor": lambda: meteor_of(corpus),
-    }
-    bleu = bleu_of(corpus) if any(metric.id in BLEU for metric in metrics) else {}
+    found: dict[str, Scores] = {}
+    for run in passes_of(metrics, corpus, df):
+        found |= run()
     return [
-        bleu[metric.id]
-        if metric.id in bleu
-        else of_words[metric.id]()
-        if metric.id in of_words
-        else score_with_plugin(metric.id, candidates, references)
+        found.get(metric.id) or score_with_plugin(metric.id, candidates, references)
         for metric in metrics
     ]
 

@@ -12,19 +12,23 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captune_metrics.display import did_you_mean, printable
+from captune_metrics.display import did_you_mean, printable, quoted
 from captune_metrics.errors import UserError
 from captune_metrics.plugins import plugins_of, source_of
 from captune_metrics.scores import Candidates, OfSums, References, Scores
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from captune_metrics.corpus import Corpus
+    from captune_metrics.frequency import DocumentFrequency
 
 METRICS = "captune.metrics"  # the group of entry points
 LOG_PROBABILITY = "log-probability"  # mean per token, by the captioner itself
@@ -103,6 +107,37 @@ def metric_of(id: str) -> Metric:
         f'metric "{printable(id)}" is not known; choose among {", ".join(known)}'
         f"{did_you_mean(id, known)}"
     )
+
+
+def parse_metrics(text: str) -> list[Metric]:
+    """The metrics that `--metrics` names, each once, in the order asked; `bleu` is all four.
+
+    Raises UserError for an unknown name, and where there is none.
+    """
+    words = [metric_id(word) for word in text.split(",") if word.strip()]
+    ids = dict.fromkeys(id for word in words for id in (BLEU if word == "bleu" else (word,)))
+    if not ids:
+        raise UserError(f"--metrics {quoted(text)} names no metric; try bleu,rouge_l,cider")
+    return [metric_of(id) for id in ids]
+
+
+def passes_of(
+    metrics: Iterable[Metric], corpus: Corpus, df: DocumentFrequency | None
+) -> list[Callable[[], dict[str, Scores]]]:
+    """What computes those of the metrics that compare words: id -> Scores, of BLEU all at once."""
+    from captune_metrics.bleu_n import bleu_of
+    from captune_metrics.cider_d import cider_of, cider_original_of
+    from captune_metrics.meteor_java import meteor_of
+    from captune_metrics.rouge import rouge_l_of
+
+    passes: dict[str, Callable[[], dict[str, Scores]]] = {
+        **dict.fromkeys(BLEU, partial(bleu_of, corpus)),
+        "rouge_l": lambda: {"rouge_l": rouge_l_of(corpus)},
+        "cider": lambda: {"cider": cider_of(corpus, df)},
+        "cider_original": lambda: {"cider_original": cider_original_of(corpus, df)},
+        "meteor": lambda: {"meteor": meteor_of(corpus)},
+    }
+    return list(dict.fromkeys(passes[metric.id] for metric in metrics if metric.id in passes))
 
 
 def plugin_id(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +152,7 @@ class CiderD:
 
 
 def _scores(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> Scores:
-    images, frequencies = len(corpus.images), None
+    images, frequencies, title = len(corpus.images), None, "CIDEr-D" if with_d else "CIDEr"
     if df is not None:
         known = map(df.vocabulary.get, corpus.vocabulary, repeat(-1))
         ids = np.fromiter(known, dtype=np.int64, count=len(corpus.vocabulary))
@@ -162,9 +162,19 @@ def _scores(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> Sc
         metric="cider" if with_d else "cider_original",
         corpus=float(values.mean()),
         per_image=corpus.by_image(values),
-        recipe=_recipe(corpus, df, with_d=with_d),
-        title="CIDEr-D" if with_d else "CIDEr",
-        details=(corpus.tokenizer, _df_in_words(corpus, df)),
+        recipe={
+            **corpus.recipe(),
+            "variant": title,
+            **({"sigma": SIGMA} if with_d else {}),
+            "n": ORDERS,
+            "scale": SCALE,
+            "stemming": None,
+            "df": "corpus" if df is None else df.name,
+            "df_images": images,
+            "df_digest": None if df is None else df.digest,
+        },
+        title=title,
+        details=(corpus.tokenizer, f"df={'corpus' if df is None else df.label} of {images}"),
         notes=_notes(corpus, df),
     )
 
@@ -201,24 +211,6 @@ def _per_image(
     sums = np.add.reduceat(similarities, starts)
     values: NDArray[np.float64] = SCALE * sums / (ORDERS * counts.n_references)
     return values
-
-
-def _recipe(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> dict[str, Any]:
-    return {
-        **corpus.recipe(),
-        "variant": "CIDEr-D" if with_d else "CIDEr",
-        **({"sigma": SIGMA} if with_d else {}),
-        "n": ORDERS,
-        "scale": SCALE,
-        "stemming": None,
-        "df": "corpus" if df is None else df.name,
-        "df_images": len(corpus.images) if df is None else df.images,
-        "df_digest": None if df is None else df.digest,
-    }
-
-
-def _df_in_words(corpus: Corpus, df: DocumentFrequency | None) -> str:
-    return f"df=corpus of {len(corpus.images)}" if df is None else f"df={df.label} of {df.images}"
 
 
 def _notes(corpus: Corpus, df: DocumentFrequency | None) -> tuple[str, ...]:

@@ -60,7 +60,10 @@ def meteor_of(corpus: Corpus) -> Scores:
         values = [_number(program.answer()) for _ in counts]
         total = _number(program.answer())
     statistics = _statistics(counts)
-    _check_formula(statistics, values, total)
+    # refuse a jar that is no METEOR 1.5: its recipe would be wrong, and so would be intervals
+    ours = np.append(_of_sums(statistics, 1), _of_sums(statistics.sum(0, keepdims=True), 0))
+    if not np.allclose(ours, [*values, total], rtol=0, atol=1e-9):
+        raise _unknown_program(f"{total}")
     return Scores(
         "meteor",
         total,
@@ -204,13 +207,6 @@ def _of_sums(sums: NDArray[np.float64], images: int) -> NDArray[np.float64]:  # 
 def _ratio(over: NDArray[np.float64], under: NDArray[np.float64]) -> NDArray[np.float64]:
     """Quotients; of nothing, 0."""
     return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
-
-
-def _check_formula(statistics: NDArray[np.float64], values: list[float], total: float) -> None:
-    """Refuse a jar that is no METEOR 1.5: its recipe would be wrong, and so would be intervals."""
-    ours = np.append(_of_sums(statistics, 1), _of_sums(statistics.sum(0, keepdims=True), 0))
-    if not np.allclose(ours, [*values, total], rtol=0, atol=1e-9):
-        raise _unknown_program(f"{total}")
 
 
 def _unknown_program(answer: str) -> UserError:

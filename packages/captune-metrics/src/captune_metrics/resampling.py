@@ -17,21 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from captune_metrics.display import Interval
 
-__all__ = [
-    "RESAMPLES",
-    "PairedInterval",
-    "Sums",
-    "bootstrap",
-    "bootstrap_each",
-    "bootstrap_mean",
-    "cohen_dz",
-    "detectable_difference",
-    "mean_of_sums",
-    "paired_bootstrap",
-    "paired_permutation",
-    "paired_permutation_each",
-]
-
 Floats = NDArray[np.float64]
 # sums over n images [m, k], n -> corpus values [m]
 OfSums = Callable[[Floats, int], Floats]
@@ -151,18 +136,6 @@ def bootstrap(
     return bootstrap_each([sample], resamples=resamples, level=level, method=method, seed=seed)[0]
 
 
-def bootstrap_mean(
-    values: ArrayLike,
-    level: float = 0.95,
-    method: Method = "bca",
-    resamples: int = 5_000,
-    seed: int = 0,
-) -> Interval:
-    """Bootstrap interval of the mean of per-image values [n]; otherwise as `bootstrap`."""
-    sample = Sums.mean(values)
-    return bootstrap_each([sample], resamples=resamples, level=level, method=method, seed=seed)[0]
-
-
 def bootstrap_each(
     figures: Sequence[Sums],
     *,
@@ -181,18 +154,13 @@ def bootstrap_each(
 
 
 def paired_bootstrap(
-    pairs: Sequence[tuple[Sums, Sums]],
-    *,
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
-    method: Method = "bca",
-    seed: int = 0,
+    pairs: Sequence[tuple[Sums, Sums]], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[PairedInterval]:
     """Intervals of A, of B and of B - A for each pair (A, B), all from the same resamples.
 
     Row i of every figure belongs to the same image. Raises ValueError as `bootstrap`.
     """
-    tails = _tails(level)
+    tails = _tails(0.95)
     drawn = _resampled([figure for pair in pairs for figure in pair], resamples, seed)
     found = []
     for (a, b), of_a, of_b in zip(pairs, drawn[::2], drawn[1::2], strict=True):
@@ -204,10 +172,10 @@ def paired_bootstrap(
 
         found.append(
             PairedInterval(
-                _interval(of_a, a.value, a.left_out, tails, method, size),
-                _interval(of_b, b.value, b.left_out, tails, method, size),
+                _interval(of_a, a.value, a.left_out, tails, "bca", size),
+                _interval(of_b, b.value, b.left_out, tails, "bca", size),
                 difference,
-                _interval(differences, difference, left_out, tails, method, size),
+                _interval(differences, difference, left_out, tails, "bca", size),
                 float(differences.std(ddof=1)),
             )
         )

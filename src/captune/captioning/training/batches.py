@@ -172,24 +172,18 @@ class Batches:
         """All batches of an epoch, for all processes."""
         # a text as the seed: the same stream on every machine and in every release of Python
         chance = random.Random(f"{self._seed}/{epoch}")  # noqa: S311
+        # streams of their own: what else is drawn is the same with and without mirroring or tags
+        mirroring = random.Random(f"mirror/{self._seed}/{epoch}")  # noqa: S311
+        flipped = {image for image in self._mirrored if mirroring.random() < 0.5}
+        of_tags = random.Random(f"tags/{self._seed}/{epoch}")  # noqa: S311
+        drawn = [of_tags.randrange(_DRAWS) for _ in self._lengths]
         batches = [
             batch
             for k, images in sorted(self._groups.items())
-            for batch in self._of_group(
-                k, list(images), self._flipped(epoch), self._drawn(epoch), chance
-            )
+            for batch in self._of_group(k, list(images), flipped, drawn, chance)
         ]
         chance.shuffle(batches)
         return batches
-
-    def _flipped(self, epoch: int) -> set[int]:
-        # a stream of its own: what else is drawn is the same with and without mirroring
-        chance = random.Random(f"mirror/{self._seed}/{epoch}")  # noqa: S311
-        return {image for image in self._mirrored if chance.random() < 0.5}
-
-    def _drawn(self, epoch: int) -> list[int]:
-        chance = random.Random(f"tags/{self._seed}/{epoch}")  # noqa: S311
-        return [chance.randrange(_DRAWS) for _ in self._lengths]
 
     def _of_group(
         self,

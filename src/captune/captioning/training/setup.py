@@ -24,17 +24,8 @@ from captune.captioning.dataset import (
 from captune.captioning.datastore import Datastore
 from captune.captioning.rerank import Reranker, caption_vectors, pooled, unfitted, vectors_of
 from captune.captioning.settings import PROMPT_TOKENS
-from captune.captioning.tags import (
-    SimilarCaptions,
-    Tagger,
-    tag_settings,
-)
-from captune.captioning.training.batches import (
-    MirroredViews,
-    TagRows,
-    TextGrids,
-    mirrorable,
-)
+from captune.captioning.tags import SimilarCaptions, Tagger, tag_settings
+from captune.captioning.training.batches import MirroredViews, TagRows, TextGrids, mirrorable
 from captune.captioning.training.budget import too_few_updates
 from captune.captioning.training.checks import check_sizes, max_tag_tokens
 from captune.captioning.training.frozen import PER_PASS, FrozenParts, load_frozen
@@ -53,6 +44,8 @@ from captune.models.encoders import Floats, ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.options.tuning import TuneOptions
 from captune.progress import Progress
+
+Drawn = Mapping[str, Sequence[Sequence[int]]]  # sha256 of an image file -> rows, one an epoch
 
 
 @dataclass(frozen=True)
@@ -128,14 +121,15 @@ def prepare(
     if not any(tokens.rows):
         raise UserError(f"{options.captions}: none of its captions holds a token")
     val_tokens = tokenise(val_set, frozen.decoder, options.max_tokens)
+    made = _Preparation(options, frozen, cache, progress)
     max_tokens = max_tag_tokens(options, settings)
     datastore = None
     if options.similar_captions or options.rerank in ("neighbours", "both"):
-        means = _means(frozen, train_set)
-        datastore = Datastore.made(means, train_set.captions, frozen.identity.weights_id)
-    tags, rows, drawn = _tags(options, frozen, max_tokens, [train_set, val_set], cache, progress)
+        means, weights_id = made.means(train_set), frozen.identity.weights_id
+        datastore = Datastore.made(means, train_set.captions, weights_id)
+    tags, rows, drawn = made.tags(max_tokens, [train_set, val_set])
     if datastore is not None and options.similar_captions:
-        rows, drawn = _similar(options, frozen, datastore, [train_set, val_set], progress)
+        rows, drawn = made.similar(datastore, train_set, val_set)
     val = ValidationSet(
         val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, rows, options.max_tokens
     )
@@ -151,155 +145,127 @@ def prepare(
             samples=options.samples,
             max_tokens=options.max_tokens,
             kl=options.kl,
-            match=_match_reward(options, frozen, train_set, cache, progress),
+            match=made.match_reward(train_set),
         )
     keys, grids, learnt = train_set.keys, frozen.grids, tokens.rows
     if extra is not None:
-        grids = _text_grids(options, frozen, train_set, extra, cache, progress)
+        grids = made.text_grids(train_set, extra)
         keys = [*keys, *extra.keys]
         learnt = [*learnt, *tokenise(extra, frozen.decoder, options.max_tokens).rows]
     data = TrainingData(keys, learnt, grids, objective, drawn, second)
     shared = (train_set, val, sample, data, frozen, settings, leaked, command, progress)
-    reranker = _reranker(options, frozen, datastore)
     digest = None if extra is None else extra.digest
-    return TrainingSetup(options, *shared, tags, warning, reranker, digest, datastore)
-
-
-def _match_reward(
-    options: TuneOptions,
-    frozen: FrozenParts,
-    train_set: CaptionDataset,
-    cache: FeatureCache | None,
-    progress: Progress,
-) -> MatchReward | None:
-    if options.reward_model is None:
-        return None
-    model = _image_text_model(options.reward_model, options, frozen)
-    vectors, _ = _seen_by(model, frozen, train_set, cache, progress)
-    return MatchReward(model, vectors, options.reward_share)
-
-
-def _seen_by(
-    model: ImageTextModel,
-    frozen: FrozenParts,
-    data: CaptionDataset,
-    cache: FeatureCache | None,
-    progress: Progress,
-) -> tuple[Floats, Floats]:
-    """Images as a model sees them, [images, d] of length one, and the means of their grids."""
-    means = _means(frozen, data)
-    with progress.bar(f"images as {model.spec} sees them", len(data)) as advance:
-        grids = torch.from_numpy(means)
-        return vectors_of(model, frozen.identity, data.images, grids, cache, advance), means
-
-
-def _image_text_model(spec: str, options: TuneOptions, frozen: FrozenParts) -> ImageTextModel:
-    loaded = (frozen.clip, frozen.tags_model)
-    return load_image_text_model(spec, device=options.device, loaded=loaded)
-
-
-def _text_grids(
-    options: TuneOptions,
-    frozen: FrozenParts,
-    train_set: CaptionDataset,
-    extra: CaptionDataset,
-    cache: FeatureCache | None,
-    progress: Progress,
-) -> TextGrids:
-    """Stand-ins for the images of captions that have none."""
-    model = _image_text_model(options.extra_model, options, frozen)
-    vectors, means = _seen_by(model, frozen, train_set, cache, progress)
-    known, texts = (caption_vectors(model, part.captions) for part in (train_set, extra))
-    return TextGrids(
-        frozen.grids,
-        extra.keys,
-        texts,
-        known_keys=train_set.keys,
-        known_texts=known,
-        images=vectors,
-        means=means,
-        noise=options.extra_noise,
+    return TrainingSetup(
+        options, *shared, tags, warning, made.reranker(datastore), digest, datastore
     )
 
 
-def _means(frozen: FrozenParts, data: CaptionDataset) -> Floats:
-    """[images, channels] of their patch grids."""
-    keys = [data.keys[i : i + PER_PASS] for i in range(0, len(data), PER_PASS)]
-    return np.concatenate(
-        [pooled(frozen.grids.grids_of(some), frozen.shape).cpu().numpy() for some in keys]
-    )
+@dataclass(frozen=True)
+class _Preparation:
+    """The steps of `prepare` that take what is frozen."""
 
+    options: TuneOptions
+    frozen: FrozenParts
+    cache: FeatureCache | None
+    progress: Progress
 
-def _reranker(
-    options: TuneOptions, frozen: FrozenParts, datastore: Datastore | None
-) -> Reranker | None:
-    if options.rerank == "none":
-        return None
-    matcher = None
-    if options.rerank != "neighbours":
-        matcher = _image_text_model(options.rerank_model, options, frozen)
-    settings = unfitted(options.rerank, options.candidates, matcher)
-    store = None if options.rerank == "match" else datastore
-    return Reranker(settings, frozen.identity, frozen.shape, matcher, store)
+    def match_reward(self, train_set: CaptionDataset) -> MatchReward | None:
+        if self.options.reward_model is None:
+            return None
+        model = self.model_of(self.options.reward_model)
+        vectors, _ = self.seen_by(model, train_set)
+        return MatchReward(model, vectors, self.options.reward_share)
 
+    def model_of(self, spec: str) -> ImageTextModel:
+        loaded = (self.frozen.clip, self.frozen.tags_model)
+        return load_image_text_model(spec, device=self.options.device, loaded=loaded)
 
-def _similar(
-    options: TuneOptions,
-    frozen: FrozenParts,
-    datastore: Datastore,
-    parts: Sequence[CaptionDataset],
-    progress: Progress,
-) -> tuple[TagRows, Mapping[str, Sequence[Sequence[int]]]]:
-    """Captions of similar training images: those of validation images, and what training draws."""
-    read = SimilarCaptions(
-        datastore, options.similar_captions, frozen.decoder, frozen.shape, PROMPT_TOKENS
-    )
-    train, val = parts
-    with progress.bar("captions of similar images", len(train)) as advance:
-        drawn = read.drawn(train.keys, options.seed, advance)
-    return dict(zip(val.keys, read.rows(_means(frozen, val)), strict=True)), drawn
+    def seen_by(self, model: ImageTextModel, data: CaptionDataset) -> tuple[Floats, Floats]:
+        """Images as a model sees them, [images, d] of length one, and the means of their grids."""
+        means = self.means(data)
+        grids, identity = torch.from_numpy(means), self.frozen.identity
+        with self.progress.bar(f"images as {model.spec} sees them", len(data)) as advance:
+            return vectors_of(model, identity, data.images, grids, self.cache, advance), means
 
+    def means(self, data: CaptionDataset) -> Floats:
+        """[images, channels] of their patch grids."""
+        grids, shape = self.frozen.grids, self.frozen.shape
+        keys = [data.keys[i : i + PER_PASS] for i in range(0, len(data), PER_PASS)]
+        return np.concatenate([pooled(grids.grids_of(some), shape).cpu().numpy() for some in keys])
 
-def _tags(
-    options: TuneOptions,
-    frozen: FrozenParts,
-    max_tokens: int,
-    parts: Sequence[CaptionDataset],
-    cache: FeatureCache | None,
-    progress: Progress,
-) -> tuple[TagSettings | None, TagRows | None, Mapping[str, Sequence[Sequence[int]]] | None]:
-    """Which tags are read, those of every image, and what training draws of them; made once."""
-    if frozen.tags_model is None:
-        return None, None, None
-    is_text = options.prompt == "tags"
-    settings = tag_settings(options, frozen.tags_model)
-    tagger = Tagger(
-        settings,
-        frozen.tags_model,
-        frozen.decoder,
-        max_tokens,
-        Encoding(cache, PER_PASS, options.workers),
-        is_text=is_text,
-    )
-    key_of = {
-        image.path: key for part in parts for image, key in zip(part.images, part.keys, strict=True)
-    }
-    images = [image for part in parts for image in part.images]
-    with PartialState().main_process_first(), progress.bar("tags", len(images)) as advance:
-        names = tagger.names_of(images, advance)
-    rows = dict(zip(names, tagger.rows(list(names.values())), strict=True))
-    if tagger.cut:
-        more = "" if is_text else "let the bridge read more with --set bridge.words=N, or "
-        progress.message(
-            f"the tags of {tagger.cut:,} images are cut at {max_tokens} tokens; {more}take a"
-            " smaller --tags-top"
+    def text_grids(self, train_set: CaptionDataset, extra: CaptionDataset) -> TextGrids:
+        """Stand-ins for the images of captions that have none."""
+        model = self.model_of(self.options.extra_model)
+        vectors, means = self.seen_by(model, train_set)
+        known, texts = (caption_vectors(model, part.captions) for part in (train_set, extra))
+        return TextGrids(
+            self.frozen.grids,
+            extra.keys,
+            texts,
+            known_keys=train_set.keys,
+            known_texts=known,
+            images=vectors,
+            means=means,
+            noise=self.options.extra_noise,
         )
-    drawn = tagger.drawn(names, options.seed) if is_text else {p: [r] for p, r in rows.items()}
-    return (
-        settings,
-        {key_of[path]: row for path, row in rows.items()},
-        {key_of[path]: own for path, own in drawn.items()},
-    )
+
+    def reranker(self, datastore: Datastore | None) -> Reranker | None:
+        options, matcher = self.options, None
+        if options.rerank == "none":
+            return None
+        if options.rerank != "neighbours":
+            matcher = self.model_of(options.rerank_model)
+        settings = unfitted(options.rerank, options.candidates, matcher)
+        store = None if options.rerank == "match" else datastore
+        return Reranker(settings, self.frozen.identity, self.frozen.shape, matcher, store)
+
+    def similar(
+        self, datastore: Datastore, train: CaptionDataset, val: CaptionDataset
+    ) -> tuple[TagRows, Drawn]:
+        """Captions of similar training images: of validation images, and what training draws."""
+        options, frozen = self.options, self.frozen
+        read = SimilarCaptions(
+            datastore, options.similar_captions, frozen.decoder, frozen.shape, PROMPT_TOKENS
+        )
+        with self.progress.bar("captions of similar images", len(train)) as advance:
+            drawn = read.drawn(train.keys, options.seed, advance)
+        return dict(zip(val.keys, read.rows(self.means(val)), strict=True)), drawn
+
+    def tags(
+        self, max_tokens: int, parts: Sequence[CaptionDataset]
+    ) -> tuple[TagSettings | None, TagRows | None, Drawn | None]:
+        """Which tags are read, those of every image, and what training draws of them; made once."""
+        options, frozen = self.options, self.frozen
+        if frozen.tags_model is None:
+            return None, None, None
+        is_text = options.prompt == "tags"
+        settings = tag_settings(options, frozen.tags_model)
+        how = Encoding(self.cache, PER_PASS, options.workers)
+        tagger = Tagger(
+            settings, frozen.tags_model, frozen.decoder, max_tokens, how, is_text=is_text
+        )
+        key_of = {
+            image.path: key
+            for part in parts
+            for image, key in zip(part.images, part.keys, strict=True)
+        }
+        images = [image for part in parts for image in part.images]
+        bar = self.progress.bar("tags", len(images))
+        with PartialState().main_process_first(), bar as advance:
+            names = tagger.names_of(images, advance)
+        rows = dict(zip(names, tagger.rows(list(names.values())), strict=True))
+        if tagger.cut:
+            more = "" if is_text else "let the bridge read more with --set bridge.words=N, or "
+            self.progress.message(
+                f"the tags of {tagger.cut:,} images are cut at {max_tokens} tokens; {more}take a"
+                " smaller --tags-top"
+            )
+        drawn = tagger.drawn(names, options.seed) if is_text else {p: [r] for p, r in rows.items()}
+        return (
+            settings,
+            {key_of[path]: row for path, row in rows.items()},
+            {key_of[path]: own for path, own in drawn.items()},
+        )
 
 
 def _read(

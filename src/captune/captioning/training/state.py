@@ -34,6 +34,7 @@ from captune.options.tuning import TuneOptions
 from captune.runs import read_run
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
+from captune.storage import rename, sync
 from captune_metrics.display import printable, shorten
 
 _ASKED = "tuning.json"
@@ -246,16 +247,14 @@ def writing_checkpoint(folder: Path) -> Iterator[None]:
 
 def publish_checkpoint(staged: Path, target: Path) -> None:
     """Flush every file of `staged`, mark it as complete and give it its name, all or nothing."""
-    for path in sorted(staged.rglob("*")):
-        _flush(path)
+    # a rename that survives a power cut must not name bytes that did not
     mark = staged / _MARK
     mark.write_text(json.dumps({"files": sorted(p.name for p in staged.iterdir())}) + "\n")
-    _flush(mark)
-    _flush(staged)
+    for path in (*sorted(staged.rglob("*")), staged):
+        sync(path)
     if target.exists():  # the same step again, after a kill before the next one was complete
         shutil.rmtree(target)
-    staged.rename(target)
-    _flush(target.parent)
+    rename(staged, target)
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -309,18 +308,3 @@ def prune(folder: Path, keep: Iterable[int]) -> None:
         ours = path.name == _STAGING or _NAME.fullmatch(path.name)
         if ours and path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """To the disk: a rename that survives a power cut must not name bytes that did not."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # a folder, on Windows
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        if path.is_file():
-            raise
-    finally:
-        os.close(handle)
