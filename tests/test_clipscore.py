@@ -191,17 +191,9 @@ def test_the_same_image_under_two_ids_is_encoded_once(images):
     assert scores.per_image["x"] == scores.per_image["y"]
 
 
-def test_the_model_is_loaded_as_the_options_say(images, monkeypatch):
-    loaded = []
-
-    def load(spec, **where):
-        loaded.append((spec, where))
-        return scripted()
-
-    monkeypatch.setattr("captune.models.load.load_image_text_model", load)
-    given = {"model": "hf:some/model", "device": "cpu", "dtype": "float16", "prefix": "see: "}
-    scores = clip_scores(["clipscore"], CANDIDATES, None, images, options(**given))
-    assert loaded == [("hf:some/model", {"device": "cpu", "dtype": "float16"})]
+def test_the_prefix_is_that_of_the_options(images):
+    given = options(prefix="see: ")
+    scores = clip_scores(["clipscore"], CANDIDATES, None, images, given, model=scripted())
     assert list(scores) == ["clipscore"]
     assert scores["clipscore"].recipe["prefix"] == "see: "
 

@@ -280,20 +280,16 @@ def clip_scores(
     images: Images,
     options: MetricOptions,
     *,
+    model: ImageTextModel,
     progress: Progress = SILENT,
-    model: ImageTextModel | None = None,
 ) -> dict[str, Scores]:
     """The scores called `metrics`, by id, from one pass over images and texts.
 
-    options: model, device, precision, prefix and how to encode. model: one that is loaded already.
-    Raises what `encode_pairs` raises.
+    options: the prefix, and how to encode. Raises what `encode_pairs` raises.
     """
     from captune.features.cache import FeatureCache
     from captune.features.pipeline import Encoding
-    from captune.models.load import load_image_text_model
 
-    if model is None:
-        model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
     with nullcontext() if options.no_cache else FeatureCache() as cache:
         pairs = encode_pairs(
             metrics,

@@ -67,8 +67,8 @@ def mcnemar_exact(b: int, c: int) -> float:
     return min(1.0, 2 * float(betainc(tosses - fewer, fewer + 1, 0.5)))
 
 
-def paired_difference(b: int, c: int, n: int, level: float = 0.95) -> Interval:
-    """Interval of (b - c) / n, the difference of two shares measured on the same n images.
+def paired_difference(b: int, c: int, n: int) -> Interval:
+    """95 % interval of (b - c) / n, the difference of two shares measured on the same n images.
 
     Bonett and Price's adjusted Wald interval (2012): one is added to both discordant counts, so it
     does not collapse to a point when they are 0. b and c as in `mcnemar_exact`.
@@ -77,7 +77,7 @@ def paired_difference(b: int, c: int, n: int, level: float = 0.95) -> Interval:
         raise ValueError(f"{b} and {c} discordant of {n}: expected two counts within n >= 1")
     first, second = (b + 1) / (n + 2), (c + 1) / (n + 2)
     centre = first - second
-    half = normal_quantile(level) * float(np.sqrt((first + second - centre**2) / (n + 2)))
+    half = normal_quantile(0.95) * float(np.sqrt((first + second - centre**2) / (n + 2)))
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 
@@ -104,10 +104,10 @@ class Tau(NamedTuple):
     interval: Interval | None
 
 
-def kendall_tau(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Tau:
+def kendall_tau(x: ArrayLike, y: ArrayLike) -> Tau:
     """Tau-b of two scores [n] of the same images (Kendall 1945), in O(n log n).
 
-    The interval is normal on Fisher's scale, atanh(tau), with the jackknife's standard error
+    The 95 % interval is normal on Fisher's scale, atanh(tau), with the jackknife's standard error
     (Arvesen 1969 for the jackknife of U-statistics). There is none below four images, nor where
     tau is 1 or -1.
     Raises ValueError for scores of different images, or a NaN.
@@ -117,7 +117,6 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Tau:
         raise ValueError(f"expected two rows of equal length, got {first.shape}, {second.shape}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("expected finite scores")
-    z = normal_quantile(level)
     n = first.size
     if n < 2:
         return Tau(None, None)
@@ -136,7 +135,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Tau:
         return Tau(tau, None)
     left_out = (s - agreeing) / np.sqrt(varied)
     error = float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
-    half = z * error / (1 - tau * tau)
+    half = normal_quantile(0.95) * error / (1 - tau * tau)
     low, high = np.tanh(np.arctanh(tau) + np.array([-half, half]))
     return Tau(tau, Interval(float(low), float(high)))
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from captune.captions import SAMPLES, CaptionFile, read_captions
+from captune.captions import SAMPLES, CaptionFile, read_captions, read_references
 from captune.errors import UserError
-from captune.scoring.inputs import read_references
 
 
 def read(tmp_path: Path, *rows: dict[str, Any]) -> CaptionFile:

@@ -2,7 +2,7 @@
 
 from captune.captions.file import SAMPLES, CaptionFile
 from captune.captions.match import Matched, images_alike, match_captions, match_images
-from captune.captions.read import read_captions
+from captune.captions.read import read_captions, read_references
 
 __all__ = [
     "SAMPLES",
@@ -12,4 +12,5 @@ __all__ = [
     "match_captions",
     "match_images",
     "read_captions",
+    "read_references",
 ]

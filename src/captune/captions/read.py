@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from captune.captions.file import FORMS, KARPATHY, CaptionCollector, CaptionFile, filled_lines
+from captune.captions.file import (
+    FORMS,
+    KARPATHY,
+    SAMPLES,
+    CaptionCollector,
+    CaptionFile,
+    filled_lines,
+)
 from captune.captions.formats import (
     is_coco,
     is_karpathy,
@@ -41,7 +48,8 @@ from captune.options.base import IN_MEMORY, CaptionsInMemory
 from captune.options.shards import PLAN as SHARDS
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
-from captune_metrics.display import printable, quoted
+from captune.runs.records import ScoreRecord
+from captune_metrics.display import named, printable, quoted
 from captune_metrics.files import LARGEST_TEXT, read_bytes
 
 _SPLIT = "#split="
@@ -80,6 +88,39 @@ def read_captions(path: str | Path) -> CaptionFile:
     if is_folder:
         return read_folder(Path(name), collector)
     return read_file(name, collector)
+
+
+def read_references(path: Path) -> CaptionFile:
+    """The captions to score against, as `read_captions`.
+
+    The captions of a score run, and of an evaluation's samples, are candidates; what they were
+    scored against are its references, and these are meant here. Raises UserError for a score run
+    and for samples that have none.
+    """
+    folder = path.parent if path.name == "records.jsonl" else path
+    if os.path.isfile(folder / "run.json"):  # noqa: PTH113  # pathlib's raises for a long name
+        run = read_run(folder)
+        if run.kind != "score":
+            return read_captions(path)
+        file = read_captions(folder)  # which refuses records that are damaged
+        records = run.typed_records(ScoreRecord)
+        captions = {
+            image: record.references for image, record in zip(file.captions, records, strict=True)
+        }
+        what, form = "a score run", "references of a captune score run"
+    else:
+        file = read_captions(path)
+        if file.form != SAMPLES:
+            return file
+        captions = {image: file.references.get(image, []) for image in file.captions}
+        what, form = f"a file of {SAMPLES}", f"references of {SAMPLES}"
+    without = [image for image, references in captions.items() if not references]
+    if without:
+        raise UserError(
+            f"{printable(path)} is {what} without references for"
+            f" {named(without, 'image')}; give the file that holds the references"
+        )
+    return replace(file, source=str(path), form=form, captions=captions)
 
 
 _JSON_LINES = (".jsonl", ".ndjson")

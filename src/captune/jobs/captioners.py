@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from msgspec import structs
 
 from captune.answer_files import row_files, row_paths
-from captune.captions import CaptionFile, match_captions
+from captune.captions import CaptionFile, match_captions, read_references
 from captune.errors import UserError
 from captune.files import home_path, real_path
 from captune.images import ImageSet, Skipped, find_images
@@ -31,13 +31,12 @@ from captune.runs.metrics import AgainstBest
 from captune.runs.records import CaptionersRecord, ComparedCaption, plain
 from captune.runs.writer import captioner_run, writes_run
 from captune.scoring.compare import compare_with_best
-from captune.scoring.inputs import read_inputs, read_references
 from captune.scoring.score import (
     ScoredCaptions,
     by_ids_of,
-    intervals_of,
     origin_of,
     parse_metrics,
+    read_inputs,
     score_files,
     small_sample_note,
 )
@@ -46,6 +45,7 @@ from captune.tables import Column, Table
 from captune.text import counted, listed, p_value, score, short_names, signed
 from captune_metrics.catalogue import leading, title_of
 from captune_metrics.display import printable
+from captune_metrics.scores import intervals_of
 
 if TYPE_CHECKING:
     from captune.captioning.caption import Caption

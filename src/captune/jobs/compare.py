@@ -20,8 +20,13 @@ from captune.runs.evaluation import CompareMetrics, ImageDifference
 from captune.runs.records import ComparedCaption, CompareRecord, plain
 from captune.runs.writer import writes_run
 from captune.scoring.compare import Comparison, compare_captions
-from captune.scoring.inputs import read_inputs
-from captune.scoring.score import ScoredCaptions, deciding_options, score_files, small_sample_note
+from captune.scoring.score import (
+    ScoredCaptions,
+    deciding_options,
+    read_inputs,
+    score_files,
+    small_sample_note,
+)
 from captune.tables import Table, write_csv
 from captune.text import part_of
 

@@ -19,13 +19,12 @@ from captune.runs import RunWriter, versions
 from captune.runs.evaluation import Agreement, MetricFigure, ScoreMetrics
 from captune.runs.records import ScoreRecord, plain
 from captune.runs.writer import writes_run
-from captune.scoring.inputs import read_inputs
 from captune.scoring.rank import agreement
 from captune.scoring.score import (
     ScoredCaptions,
     deciding_options,
-    intervals_of,
     make_corpus,
+    read_inputs,
     score_files,
     small_sample_note,
 )
@@ -35,7 +34,7 @@ from captune.text import counted, part_of
 from captune_metrics.catalogue import title_of
 from captune_metrics.display import Interval
 from captune_metrics.frequency import DocumentFrequency, name_of_table
-from captune_metrics.scores import Scores
+from captune_metrics.scores import Scores, intervals_of
 
 _SENTENCES = 3  # about metrics that disagree, on a terminal
 

@@ -16,24 +16,23 @@ from captune.captions import (
     match_captions,
     match_images,
     read_captions,
+    read_references,
 )
 from captune.errors import MismatchedImages, UserError
 from captune.images import ImageFile, find_images
 from captune.images.dataset import parse_source
-from captune.options.base import full_path
+from captune.options.base import CaptionsInMemory, full_path
 from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics import catalogue
 from captune_metrics.catalogue import Metric, passes_of, score_with_plugin
 from captune_metrics.corpus import Corpus
-from captune_metrics.display import Interval, named, printable, quoted
+from captune_metrics.display import named, printable, quoted
 from captune_metrics.frequency import DocumentFrequency, is_file, resolve_df
-from captune_metrics.resampling import bootstrap_each
 from captune_metrics.scores import Scores
 
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
-from captune.scoring.inputs import _in_all, read_references
 
 # what tokenizers and models put around a text, and some leave in it
 _SPECIAL = re.compile(
@@ -87,9 +86,28 @@ class ScoredCaptions:
             found["references"] = origin_of(self.reference_file)
         found["images"] = None
         if self.images and self.root is not None:
-            digest = _digest_of_images(self.images)
-            found["images"] = {"path": self.place, "sha256": digest}
+            from captune.images.decode import hash_image  # which waits for Pillow
+
+            # over ids and the bytes of files, whatever the files are called
+            whole = hashlib.sha256()
+            for id in sorted(self.images):
+                content, _ = hash_image(self.images[id].path)
+                whole.update(f"{id}\0{content}\n".encode("utf-8", "surrogateescape"))
+            found["images"] = {"path": self.place, "sha256": whole.hexdigest()}
         return found
+
+
+def read_inputs(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:
+    """What a score reads besides `captions`, by what it is called in a sentence."""
+    places = {**captions, "references": options.references, "images": options.images}
+    if is_file(options.df):
+        places["--df"] = Path(options.df)
+    found = {}
+    for what, path in places.items():
+        if not isinstance(path, CaptionsInMemory | None):
+            name, mark, _ = str(path).rpartition("#split=")  # of `dataset.json#split=test`
+            found[what] = Path(name) if mark and not path.exists() else path
+    return found
 
 
 def score_files(
@@ -171,6 +189,49 @@ def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[M
     return metrics
 
 
+def _in_all(
+    files: Sequence[CaptionFile], matched: Sequence[Matched], *, has_references: bool
+) -> list[Matched]:
+    """A, B and on, of the images that all have. Raises MismatchedImages where they share none."""
+    first, *others = matched
+    pairs = []
+    for file, other in zip(files[1:], others, strict=True):
+        if has_references:
+            of_reference = {found: image for image, found in other.in_references.items()}
+            found = {
+                image: of_reference[reference]
+                for image, reference in first.in_references.items()
+                if reference in of_reference
+            }
+        else:
+            try:  # the other stands where the references would
+                both = match_captions(files[0], file, subset=True, ignore_extra=True)
+                found = both.in_references
+            except MismatchedImages:
+                found = {}
+        if not found:
+            raise MismatchedImages(
+                f"A and B have no image in common, and --subset compares the images of both:"
+                f" {printable(files[0].source)} has {named(first.candidates)},"
+                f" {printable(file.source)} has {named(other.candidates)}"
+            )
+        pairs.append(found)
+    kept = set.intersection(*(set(found) for found in pairs))
+    if not kept:
+        raise MismatchedImages(
+            "there is no image that all of the files have, and --subset compares those"
+        )
+    in_all = [first.only(kept)]
+    in_all += [
+        other.only({found[image] for image in kept})
+        for other, found in zip(others, pairs, strict=True)
+    ]
+    if has_references:
+        return in_all
+    left_out = sum(one.left_out for one in in_all)  # of all images that one of them has
+    return [replace(one, left_out=left_out) for one in in_all]
+
+
 def _unscored(
     file: CaptionFile,
     references: CaptionFile | None,
@@ -250,7 +311,7 @@ def _score(
     found: dict[str, Scores] = {}
     if kinds & {"text", "meteor"}:
         found |= text_scores(scored, metrics, df, options, progress)
-    if "clip" in kinds:
+    if model is not None:
         from captune.clipscore import clip_scores
 
         found |= clip_scores(
@@ -309,34 +370,27 @@ def make_corpus(
     return Corpus(candidates, references)
 
 
-def same_images(first: ScoredCaptions, second: ScoredCaptions) -> dict[str, str]:
-    """Image id as the second file spells it -> as the first does.
-
-    Raises MismatchedImages where one of them has an image that the other has not.
-    """
-    if first.candidates.keys() == second.candidates.keys():
-        return {image: image for image in first.candidates}
-    if first.reference_file is not None:
-        # each goes by the references' ids, which may be all that joins them: 139 and dog.jpg
-        of_reference = {found: image for image, found in first.in_references.items()}
-        return {image: of_reference[found] for image, found in second.in_references.items()}
-    captions = [{id: [text] for id, text in one.candidates.items()} for one in (first, second)]
-    files = (
-        replace(one.file, captions=own) for one, own in zip((first, second), captions, strict=True)
-    )
-    try:
-        matched = match_captions(*files)  # the second stands where the references would
-    except MismatchedImages:
-        raise _mismatch(first, second) from None
-    return {found: image for image, found in matched.in_references.items()}
-
-
 def by_ids_of(first: ScoredCaptions, second: ScoredCaptions) -> ScoredCaptions:
     """`second` with the ids that the file of `first` spells, in its order.
 
     Raises MismatchedImages where one of them has an image that the other has not.
     """
-    same = same_images(first, second)
+    if first.candidates.keys() == second.candidates.keys():
+        same = {image: image for image in first.candidates}
+    elif first.reference_file is not None:
+        # each goes by the references' ids, which may be all that joins them: 139 and dog.jpg
+        of_reference = {found: image for image, found in first.in_references.items()}
+        same = {image: of_reference[found] for image, found in second.in_references.items()}
+    else:
+        a, b = (
+            replace(one.file, captions={id: [text] for id, text in one.candidates.items()})
+            for one in (first, second)
+        )
+        try:
+            matched = match_captions(a, b)  # the second stands where the references would
+        except MismatchedImages:
+            raise _mismatch(first, second) from None
+        same = {found: image for image, found in matched.in_references.items()}
     scores = {
         id: replace(
             score, per_image={same[image]: value for image, value in score.per_image.items()}
@@ -362,21 +416,6 @@ def _mismatch(first: ScoredCaptions, second: ScoredCaptions) -> MismatchedImages
         f"A and B are not about the same images: {parts}; give captions of the same images, "
         "or --references to score against, or compare the images of both with --subset"
     )
-
-
-def intervals_of(
-    scores: Mapping[str, Scores], *, resamples: int, seed: int
-) -> dict[str, Interval | None]:
-    """A 95 % interval per metric by resampling images, the same resamples for all metrics.
-
-    None where there is one image, which says nothing of a spread. What was counted over the whole
-    set (document frequencies) is held as it is.
-    """
-    known = {id: score for id, score in scores.items() if len(score.per_image) > 1}
-    found = bootstrap_each(
-        [score.sums() for score in known.values()], resamples=resamples, seed=seed
-    )
-    return {**dict.fromkeys(scores), **dict(zip(known, found, strict=True))}
 
 
 def small_sample_note(images: int) -> list[str]:
@@ -407,14 +446,3 @@ def deciding_options(options: MetricOptions) -> dict[str, Any]:
 def origin_of(file: CaptionFile) -> dict[str, Any]:
     """A file as metrics.json names it."""
     return {"path": full_path(file.source), "form": file.form, "sha256": file.sha256}
-
-
-def _digest_of_images(images: Mapping[str, ImageFile]) -> str:
-    """Over image ids and the bytes of their files, whatever the files are called."""
-    from captune.images.decode import hash_image  # which waits for Pillow
-
-    whole = hashlib.sha256()
-    for id in sorted(images):
-        content, _ = hash_image(images[id].path)
-        whole.update(f"{id}\0{content}\n".encode("utf-8", "surrogateescape"))
-    return whole.hexdigest()

@@ -36,7 +36,6 @@ def calibrate(
     activation: Activation = "softmax",
     *,
     rows_at_once: int = 4096,
-    seed: int = 0,
 ) -> Calibration | None:
     """Calibration of n images whose logits are asked for in parts, so they never exist at once.
 
@@ -49,7 +48,7 @@ def calibrate(
     n = len(truth)
     if n == 0:
         return None
-    order = np.random.default_rng(seed).permutation(n)
+    order = np.random.default_rng(0).permutation(n)
     fold = np.empty(n, dtype=np.intp)
     fold[order] = np.arange(n) % FOLDS
     raw = _measure(score, truth, np.ones(n), activation, rows_at_once)
@@ -164,22 +163,22 @@ def reliability(confidence: Doubles, correct: Booleans, nll: float = float("nan"
     )
 
 
-def ece_floor(confidence: Doubles, bins: int = BINS, rounds: int = FLOOR_ROUNDS) -> float:
+def ece_floor(confidence: Doubles) -> float:
     """Mean ECE of a model that is right exactly as often as its confidence [n] says.
 
     Each round draws whether the images are right with their own confidences as probabilities
     (consistency resampling, Broecker and Smith 2007), with a fixed seed.
     """
     random = np.random.default_rng(0)
-    place = _bins_of(confidence, bins)
+    place = _bins_of(confidence, BINS)
     total = 0.0
-    for _ in range(rounds):
+    for _ in range(FLOOR_ROUNDS):
         surplus = (random.random(confidence.size) < confidence) - confidence
         total += float(np.abs(np.bincount(place, weights=surplus)).sum()) / confidence.size
-    return total / rounds
+    return total / FLOOR_ROUNDS
 
 
-def ece_interval(confidence: Doubles, correct: Booleans, rounds: int = 1000) -> Interval:
+def ece_interval(confidence: Doubles, correct: Booleans) -> Interval:
     """95 % bootstrap interval of the ECE over images, with a fixed seed.
 
     Resampled images have larger errors than the images themselves; their mean is set right.
@@ -187,7 +186,7 @@ def ece_interval(confidence: Doubles, correct: Booleans, rounds: int = 1000) -> 
     random = np.random.default_rng(0)
     place, surplus = _bins_of(confidence, BINS), correct - confidence
     found = []
-    for _ in range(rounds):
+    for _ in range(1000):
         drawn = random.integers(confidence.size, size=confidence.size)
         errors = np.bincount(place[drawn], weights=surplus[drawn])
         found.append(np.abs(errors).sum() / confidence.size)

@@ -27,7 +27,7 @@ from captune_metrics.corpus import Corpus
 from captune_metrics.display import Interval, named, printable, quoted
 from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.frequency import DocumentFrequency, resolve_df
-from captune_metrics.scores import Scores
+from captune_metrics.scores import Scores, intervals_of
 
 _FORMS = """\
 forms of PRED and REFS (image ids are compared as text: 139 is "139"):
@@ -104,7 +104,8 @@ def _run(arguments: argparse.Namespace) -> int:
         note = f"left out, without references: {named(strange, 'image')}"
         found = [replace(score, notes=(note, *score.notes)) for score in found]
     found = [score.of_subset(len(known)) for score in found]
-    scored = _Scored(found, _intervals(found, arguments.interval))
+    each = intervals_of({score.metric: score for score in found}) if arguments.interval else {}
+    scored = _Scored(found, [each.get(score.metric) for score in found])
     if write is not None:
         write(scored)
     if arguments.json:
@@ -274,15 +275,6 @@ def _scores(
         found.get(metric.id) or score_with_plugin(metric.id, candidates, references)
         for metric in metrics
     ]
-
-
-def _intervals(scores: Sequence[Scores], wanted: bool) -> list[Interval | None]:
-    """BCa, by drawing images again; none of fewer than two images."""
-    if not wanted or len(scores[0].per_image) < 2:
-        return [None] * len(scores)
-    from captune_metrics.resampling import RESAMPLES, bootstrap_each
-
-    return [*bootstrap_each([score.sums() for score in scores], resamples=RESAMPLES)]
 
 
 def _writer(path: Path) -> Callable[[_Scored], None]:

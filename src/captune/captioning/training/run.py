@@ -50,10 +50,7 @@ from captune.models.weights import digest_of
 from captune.options.tuning import TuneOptions
 from captune.runs import RunWriter, read_run
 from captune.runs.metrics import Finding, History, Reranking, Tuned, TunedFigure
-from captune_metrics.resampling import bootstrap_each
-from captune_metrics.scores import Scores
-
-_RESAMPLES = 10_000
+from captune_metrics.scores import intervals_of
 
 
 def train_method(
@@ -114,11 +111,15 @@ def train_method(
             )
         reranking = _reranking(setup, model, method)
     scores = score_captions(written.captions, setup.val)
+    intervals = intervals_of(scores, seed=options.seed)
     _warn(setup, method, findings)
     result = Tuned(
         method,
         trained={row.part: row.parameters for row in budget(model)},
-        scores=_figures(scores, options.seed),
+        scores={
+            id: TunedFigure(score.name, score.corpus, intervals[id], score.recipe)
+            for id, score in scores.items()
+        },
         best_epoch=history.best_epoch,
         val_loss=history.val_loss,
         seconds=history.seconds,
@@ -228,16 +229,6 @@ def _reranking(setup: TrainingSetup, model: Trainable, method: str) -> Reranking
             " nothing is kept with the captioner"
         )
     return fitted
-
-
-def _figures(scores: Mapping[str, Scores], seed: int) -> dict[str, TunedFigure]:
-    known = {id: score.sums() for id, score in scores.items() if len(score.per_image) > 1}
-    found = bootstrap_each(list(known.values()), resamples=_RESAMPLES, seed=seed) if known else []
-    intervals = dict(zip(known, found, strict=True))
-    return {
-        id: TunedFigure(score.name, score.corpus, intervals.get(id), score.recipe)
-        for id, score in scores.items()
-    }
 
 
 def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
