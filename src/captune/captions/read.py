@@ -17,15 +17,13 @@ from captune.captions.file import (
     CaptionCollector,
     CaptionFile,
     filled_lines,
-)
-from captune.captions.formats import (
     is_coco,
     is_karpathy,
+    keys_among,
     read_coco,
     read_karpathy,
     read_lines,
     read_records,
-    read_rows,
     read_stems,
 )
 from captune.captions.tables import read_table
@@ -184,7 +182,7 @@ def _read_dataset(asked: Source, collector: CaptionCollector) -> CaptionFile:
     """The captions of rows, or of the metadata file of a folder of images."""
     found = open_dataset(asked)
     if isinstance(found, ImageRows):
-        form = read_rows(found, collector)
+        form = _read_rows(found, collector)
     elif asked.caption:
         file = metadata_file(found)
         rows = [] if file is None else metadata_rows(file)
@@ -199,6 +197,29 @@ def _read_dataset(asked: Source, collector: CaptionCollector) -> CaptionFile:
         return replace(read_folder(found, CaptionCollector(str(found))), source=collector.source)
     digest = hashlib.sha256(repr((collector.captions, collector.file_names)).encode())
     return collector.finished(form, digest.hexdigest())
+
+
+def _read_rows(rows: ImageRows, collector: CaptionCollector) -> str:
+    """Fill `collector` from a dataset; the name of the form. Null is no caption.
+
+    Raises UserError for columns that are not there, and for cells that are no captions.
+    """
+    columns: tuple[str, ...] = (rows.source.caption,)
+    if not rows.source.caption:
+        known = keys_among(("image", *rows.columns))
+        if known is None:
+            raise collector.refuse(
+                f"say with --caption-column which column holds the captions; it has"
+                f" {named(rows.columns)}."
+            )
+        columns = known.captions
+    cells = rows.values(columns, "--caption-column")
+    for name, own in zip(rows.names, cells, strict=True):
+        for cell in own:
+            for caption in cell if isinstance(cell, list) else [cell]:
+                if caption is not None:
+                    collector.add(name, caption, "row", int(name.rpartition("/")[2]))
+    return "dataset"
 
 
 _WAYS = (

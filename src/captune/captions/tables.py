@@ -7,12 +7,19 @@ import json
 import re
 from collections.abc import Iterator
 
-from captune.captions.file import FORMS, CaptionCollector, filled_lines, is_file_name
-from captune.captions.formats import _LISTS, Keys, keys_among
+from captune.captions.file import (
+    FORMS,
+    CaptionCollector,
+    Keys,
+    filled_lines,
+    is_file_name,
+    keys_among,
+)
 from captune.files import lines_of
 from captune.tables import as_typed
 from captune_metrics.display import named, printable, quoted
 
+_LISTS = ("captions", "references", "sentences", "raw")  # columns whose cells may be lists
 _TOKEN_LINE = re.compile(r"([^\t\r\n]+)#[0-9]+\t(.*)", re.DOTALL)
 # Flickr30k's own file has a row that lacks its second bar: "2199200615.jpg| 4   A dog runs ..."
 _MISSING_BAR = re.compile(r" ?[0-9]+ {2,}(.*)", re.DOTALL)
