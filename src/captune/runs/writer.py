@@ -133,8 +133,7 @@ def claim(
     check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
     with locked(folder, waits_s):
         # another may have written there until now
-        check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
-        other = kind_of(folder)
+        other = check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
         if other not in (None, kind):
             say(f"--overwrite: replaces {_described(folder, other)} in {printable(folder)}")
         _held[real] = (threading.get_ident(), 1)
@@ -179,11 +178,12 @@ def locked(folder: Path, waits_s: float = 0.0) -> Iterator[None]:
 
 def check_run_folder(
     folder: Path, kind: str | None = None, *, overwrite: bool = False, goes_on: bool = False
-) -> None:
+) -> str | None:
     """Refuse a place where no run of a kind can be written, before the work; raises UserError.
 
     That is one that cannot be written to, holds something else than an earlier run, or holds a run
     of another job, unless it is to `overwrite`. goes_on: the job itself knows what stands there.
+    Returns the kind of the run that stands there, as `kind_of`.
     """
     shown = printable(folder)
     try:
@@ -202,6 +202,7 @@ def check_run_folder(
                 " replace; choose another --out, or replace it with --overwrite"
             )
         check_writable(folder / ABOUT)
+        return other
     except OSError as error:
         raise UserError(
             f"{shown} cannot be a run folder ({error.strerror}); choose another place"
@@ -269,6 +270,8 @@ def _methods(folder: Path) -> list[Path]:
 class RunWriter:
     """Writes one run folder; records are streamed, and nothing replaces an older run until the end.
 
+    Entering it raises UserError as `claim`.
+
     with RunWriter(folder, kind="classify", ...) as run:
         run.record({"path": "a.jpg", ...})
         run.metrics = {...}
@@ -287,8 +290,6 @@ class RunWriter:
     ) -> None:
         """options: a dataclass; with `overwrite`, a run of another kind is replaced. keeps: what
         stands in `folder` belongs to this run and stays.
-
-        Raises UserError where `folder` holds something that is no run, or one of another kind.
         """
         self.folder = folder
         self.metrics: dict[str, Any] | Struct = {}
@@ -307,7 +308,6 @@ class RunWriter:
         self._keeps = keeps
         self._replaces = False
         self._earlier = ""
-        check_run_folder(folder, kind, overwrite=self._overwrite, goes_on=keeps)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

@@ -54,12 +54,10 @@ def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
         if getattr(options, name) is None:
             raise UserError(f"{flag} is missing; captune tune --help shows an example")
     assert options.out is not None
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"{options.out} is a file; --out names a run folder")
     is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
-    if is_known:
+    if is_known or not options.out.is_dir():
         check_run_folder(options.out, "tune", overwrite=options.overwrite, goes_on=True)
-    elif options.out.is_dir() and holds_files(options.out):
+    elif holds_files(options.out):
         raise UserError(f"{options.out} holds files that are not of a tune; choose a new folder")
     if not options.methods:
         raise UserError(f'--method "{options.method}" names no method; try adapter,prefix,lora')
