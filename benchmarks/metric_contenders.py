@@ -56,7 +56,7 @@ def captune_one(metric: str) -> Callable[[Captions, int], dict[str, Any]]:
         }
         own, other = captions["tokenised_candidates"], captions["tokenised_references"]
         parts: dict[str, float] = {}
-        scores = timed(lambda: score[metric](Corpus(own, other, list, "none")), parts)
+        scores = timed(lambda: score[metric](Corpus(own, other, "none")), parts)
         return {"seconds": parts["work"], "values": {metric: list(scores.per_image.values())}}
 
     return work

@@ -32,7 +32,7 @@ def split(pairs: Pairs) -> tuple[dict[str, str], dict[str, Sequence[str]]]:
 
 def corpus_of(pairs: Pairs) -> Corpus:
     """A corpus of captions that are tokenised already."""
-    return Corpus(*split(pairs), tokenize=list, tokenizer_name="none")
+    return Corpus(*split(pairs), tokenizer="none")
 
 
 def their_scores(scorer: Any, corpus: Corpus, **arguments: Any) -> tuple[Any, Any]:

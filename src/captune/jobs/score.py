@@ -23,7 +23,6 @@ from captune.scoring.rank import agreement
 from captune.scoring.score import (
     ScoredCaptions,
     deciding_options,
-    make_corpus,
     read_inputs,
     score_files,
     small_sample_note,
@@ -32,6 +31,7 @@ from captune.scoring.sharded import are_shards, score_shards
 from captune.tables import Column, Table, estimate, numbers, write_csv
 from captune.text import counted, part_of
 from captune_metrics.catalogue import title_of
+from captune_metrics.corpus import Corpus
 from captune_metrics.display import Interval
 from captune_metrics.frequency import DocumentFrequency, name_of_table
 from captune_metrics.scores import Scores, intervals_of
@@ -227,6 +227,6 @@ def _write_rows(options: ScoreOptions, scored: ScoredCaptions) -> None:
 def _save_df(options: ScoreOptions, path: Path, scored: ScoredCaptions) -> None:
     corpus = scored.corpus  # of the metrics that count words, if any was asked for
     if corpus is None:
-        corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
+        corpus = Corpus(scored.candidates, scored.references, options.tokenizer)
     with whole_file(path, "wb") as file:
         DocumentFrequency.counted(corpus, name=name_of_table(path)).write(file)

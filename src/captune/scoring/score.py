@@ -350,7 +350,7 @@ def text_scores(
     progress: Progress,
 ) -> dict[str, Scores]:
     """By metric id, of the metrics that count words. Fills `scored.corpus`."""
-    corpus = make_corpus(scored.candidates, scored.references, options.tokenizer)
+    corpus = Corpus(scored.candidates, scored.references, options.tokenizer)
     scored.corpus = corpus
     passes = passes_of(metrics, corpus, df)
     found: dict[str, Scores] = {}
@@ -359,15 +359,6 @@ def text_scores(
             found |= run()
             advance(1)
     return found
-
-
-def make_corpus(
-    candidates: dict[str, str], references: dict[str, list[str]], tokenizer: str
-) -> Corpus:
-    """Captions tokenised as `--tokenizer` says: ptb, or none for words between spaces."""
-    if tokenizer == "none":
-        return Corpus(candidates, references, tokenize=list, tokenizer_name="none")
-    return Corpus(candidates, references)
 
 
 def by_ids_of(first: ScoredCaptions, second: ScoredCaptions) -> ScoredCaptions:

@@ -95,10 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
     df = resolve_df(arguments.df)
     given, known = _candidates(arguments.pred), _read(arguments.refs)
     candidates, references = _matched(arguments, given, known)
-    if arguments.tokenizer == "none":
-        corpus = Corpus(candidates, references, lambda texts: texts, "none")
-    else:
-        corpus = Corpus(candidates, references)
+    corpus = Corpus(candidates, references, arguments.tokenizer)
     found = _scores(metrics, corpus, candidates, references, df)
     if strange := [image for image in given if image not in references]:
         note = f"left out, without references: {named(strange, 'image')}"

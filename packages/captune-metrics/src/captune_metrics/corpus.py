@@ -152,6 +152,7 @@ def _differs(values: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.bool_]
 
 
 Tokenize = Callable[[list[str]], Sequence[str]]
+_TOKENIZERS: dict[str, Tokenize] = {"ptb": ptb.tokenize_each, "none": list}
 _BLOCK = 20_000  # texts split into words at once
 
 
@@ -159,8 +160,9 @@ class Corpus:
     """Captions to score and what they are scored against, aligned by image.
 
     candidates: {image id: caption}; references: {image id: [caption, ...]}, at least one each.
-    tokenize: captions -> each caption's tokens joined by a space, same length and order; every
-        different caption is handed over once. tokenizer_name stands in the recipe of each score.
+    tokenizer: "ptb", "none" for words between spaces, or the name of `tokenize`; it stands in the
+        recipe of each score. tokenize: captions -> each caption's tokens joined by a space, same
+        length and order; every different caption is handed over once.
     Raises MismatchedImages when the two do not have the same image ids, and UserError for an image
     without references and for no images at all.
     """
@@ -169,19 +171,20 @@ class Corpus:
         self,
         candidates: Candidates,
         references: References,
-        tokenize: Tokenize = ptb.tokenize_each,
-        tokenizer_name: str = "ptb",
+        tokenizer: str = "ptb",
+        tokenize: Tokenize | None = None,
     ) -> None:
         check_images(candidates, references)
         self.images = list(candidates)
-        self.tokenizer = tokenizer_name
-        self.tokenizer_version = ptb.VERSION if tokenizer_name == "ptb" else None
+        self.tokenizer = tokenizer
+        self.tokenizer_version = ptb.VERSION if tokenizer == "ptb" else None
+        tokens_of = tokenize or _TOKENIZERS[tokenizer]
         captions: list[str] = []
         for image, candidate in candidates.items():
             captions.append(candidate)
             captions.extend(references[image])
         different = list(dict.fromkeys(captions))
-        tokenised = dict(zip(different, tokenize(different), strict=True))
+        tokenised = dict(zip(different, tokens_of(different), strict=True))
         self.texts = [tokenised[caption] for caption in captions]
         self._captions_an_image = [1 + len(references[image]) for image in candidates]
 

@@ -98,7 +98,6 @@ def _figures(rows: _Rows) -> dict[str, float]:
         {image: [{"caption": answer} for answer in answers] for image, _, answers in rows}
     )
     res = tokenizer.tokenize({image: [{"caption": pred}] for image, pred, _ in rows})
-    candidates = {image: captions[0] for image, captions in res.items()}
-    corpus = Corpus(candidates, gts, tokenize=lambda texts: texts, tokenizer_name="none")
+    corpus = Corpus({image: captions[0] for image, captions in res.items()}, gts, "none")
     figures = {f"Bleu_{n}": one.corpus for n, one in enumerate(bleu_of(corpus).values(), 1)}
     return {**figures, "ROUGE_L": rouge_l_of(corpus).corpus, "CIDEr": cider_of(corpus).corpus}

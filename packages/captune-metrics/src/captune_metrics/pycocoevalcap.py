@@ -60,7 +60,7 @@ def _corpus(gts: Tokenized, res: Tokenized) -> Corpus:
         raise UserError(f"{named(several, 'image')}: expected one caption to score")
     candidates = {image: captions[0] for image, captions in res.items()}
     candidates = {image: candidates.pop(image) for image in gts if image in candidates} | candidates
-    return Corpus(candidates, gts, tokenize=lambda texts: texts, tokenizer_name="none")
+    return Corpus(candidates, gts, "none")
 
 
 def _values(per_image: Mapping[str, float]) -> NDArray[np.float64]:

@@ -177,7 +177,7 @@ class SelfCritical:
         """rows: as TrainingData's, which names images by their places."""
         references = {str(place): own for place, own in enumerate(data.captions) if rows[place]}
         table = DocumentFrequency.counted(
-            Corpus(dict.fromkeys(references, ""), references, _with_end, "ptb and an end mark")
+            Corpus(dict.fromkeys(references, ""), references, "ptb and an end mark", _with_end)
         )
         self._cider = CiderD(table, _with_end)
         self._indexed = self._cider.index(references)
