@@ -126,13 +126,14 @@ def test_the_guide_says_by_what_a_family_is_tuned(
     assert before.shape[0] == len(wanted) == int((inputs["targets"] >= 0).sum())
     tuned = []
     for method in METHODS:
-        (count,) = planned_in(captioner.vlm, method, TUNING_METHODS.get(method).Config(), None)
+        config = TUNING_METHODS.get(method).Config()
+        (count,) = planned_in(captioner.vlm, method, config, None).values()
         try:
             model = made(captioner, seen, method)
         except UserError:
             continue
         tuned.append(method)
-        assert count.parameters == sum(p.numel() for p in model.trained().values())
+        assert count == sum(p.numel() for p in model.trained().values())
         with torch.no_grad():
             begun, _ = model.logits_at_targets(**inputs)
         torch.testing.assert_close(begun, before, atol=1e-4, rtol=1e-4)
@@ -202,7 +203,7 @@ def test_a_projector_is_trained_on_what_it_read_once(
     with torch.no_grad():
         found, _ = model.logits_at_targets(**inputs)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert sum(row.parameters for row in counts) == sum(p.numel() for p in model.trained().values())
+    assert sum(counts.values()) == sum(p.numel() for p in model.trained().values())
     frozen, begun = frozen_of(model), {k: p.clone() for k, p in model.trained().items()}
     losses = three_steps(model, inputs)
     assert losses[-1] < losses[0]

@@ -246,13 +246,13 @@ def _check_budget(setup: TrainingSetup) -> None:
         kind = TUNING_METHODS.get(method).Config
         config = config_of(kind, setup.settings.get(method, {}), method)
         if captioner is None:
-            rows = planned(options.bridge, bridge, method, config, setup.frozen.shape, parts)
+            parameters = planned(options.bridge, bridge, method, config, setup.frozen.shape, parts)
         else:
-            rows = planned_in(captioner.vlm, method, config, options.train)
-        total = check_budget(rows, options.max_trainable)
+            parameters = planned_in(captioner.vlm, method, config, options.train)
+        total = check_budget(parameters, options.max_trainable)
         if captioner is not None:  # what its language model cannot take is said before any training
             built_in(setup, captioner, method).detach()
-        counts = ", ".join(f"{row.part} {row.parameters:,}" for row in rows)
+        counts = ", ".join(f"{part} {count:,}" for part, count in parameters.items())
         setup.progress.message(f"{method}: {total:,} trained parameters ({counts})")
 
 

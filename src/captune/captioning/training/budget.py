@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,16 +174,8 @@ def _peak(device: torch.device) -> int:
     return int(most) if sys.platform == "darwin" else int(most) * 1024
 
 
-@dataclass(frozen=True)
-class ParameterCount:
-    """A part of what is trained, by its name, and how many parameters it has."""
-
-    part: str
-    parameters: int
-
-
-def budget(model: Trainable) -> list[ParameterCount]:
-    """What a model trains, by part, in its own order; the parts sum to all of it."""
+def budget(model: Trainable) -> dict[str, int]:
+    """Part of a model -> how many parameters of it are trained, in the model's own order."""
     counted: dict[str, int] = {}
     for name, parameter in model.trained().items():
         side, _, inside = name.partition(".")
@@ -192,7 +184,7 @@ def budget(model: Trainable) -> list[ParameterCount]:
         own = hasattr(getattr(model, side), child)
         part = f"{side}.{child}" if own else side
         counted[part] = counted.get(part, 0) + parameter.numel()
-    return [ParameterCount(part, parameters) for part, parameters in counted.items()]
+    return counted
 
 
 def planned(
@@ -202,37 +194,32 @@ def planned(
     method_config: Any,
     grid: GridShape,
     parts: DecoderParts,
-) -> list[ParameterCount]:
-    """What bridge and method would train, by their formulas; no weight of theirs is made.
+) -> dict[str, int]:
+    """As `budget`, what would be trained, by formulas; no weight of bridge and method is made.
 
     parts: of the decoder, which may lie on torch's meta device too.
     """
     kind: Any = BRIDGES.get(bridge)
     with torch.device("meta"):  # shapes only: methods ask the bridge what they reach in it
         shapes = kind(bridge_config, grid, parts)
-    return [
-        ParameterCount("bridge", kind.count(bridge_config, grid, parts)),
-        ParameterCount("tuning", TUNING_METHODS.get(method).count(method_config, parts, shapes)),
-    ]
+    tuned = TUNING_METHODS.get(method).count(method_config, parts, shapes)
+    return {"bridge": kind.count(bridge_config, grid, parts), "tuning": tuned}
 
 
-def planned_in(
-    vlm: VLM, method: str, method_config: Any, train: str | None
-) -> list[ParameterCount]:
+def planned_in(vlm: VLM, method: str, method_config: Any, train: str | None) -> dict[str, int]:
     """As `planned`, of what is trained in a captioner of transformers; train: as of `tuned_vlm`."""
     count = TUNING_METHODS.get(method).count(method_config, parts_of(vlm), NoBridge())
-    rows = [ParameterCount("tuning", count)]
     if train is None:
-        return rows
+        return {"tuning": count}
     own = sum(parameter.numel() for parameter in require_projector(vlm).parameters())
-    return [ParameterCount("projector", own), *rows]
+    return {"projector": own, "tuning": count}
 
 
-def check_budget(rows: Sequence[ParameterCount], limit: str) -> int:
-    """The sum of the rows. Raises UserError, naming the parts, above `limit`, as 35M."""
-    total = sum(row.parameters for row in rows)
+def check_budget(planned: Mapping[str, int], limit: str) -> int:
+    """The sum of the parts. Raises UserError, naming them, above `limit`, as 35M."""
+    total = sum(planned.values())
     if total > parse_count(limit):
-        parts = ", ".join(f"{row.part} {row.parameters:,}" for row in rows)
+        parts = ", ".join(f"{part} {count:,}" for part, count in planned.items())
         raise UserError(
             f"{total:,} parameters would be trained ({parts}), {limit} are allowed;"
             " choose a smaller width, rank or length, or raise the limit"

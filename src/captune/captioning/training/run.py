@@ -115,7 +115,7 @@ def train_method(
     _warn(setup, method, findings)
     result = Tuned(
         method,
-        trained={row.part: row.parameters for row in budget(model)},
+        trained=budget(model),
         scores={
             id: TunedFigure(score.name, score.corpus, intervals[id], score.recipe)
             for id, score in scores.items()
