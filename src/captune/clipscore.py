@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
+from captune.images import ImageFile, Skipped
 from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.corpus import check_images
@@ -25,13 +26,12 @@ from captune_metrics.scores import Candidates, References, Scores
 
 if TYPE_CHECKING:
     from captune.features.pipeline import Encoding
-    from captune.images import ImageFile, Skipped
     from captune.models.encoders import ContextLength, Floats, ImageTextModel
 
 PREFIX = "A photo depicts "
 
 # image id -> its file; there may be more than candidates
-Images = Mapping[str, "ImageFile | Path"]
+Images = Mapping[str, ImageFile | Path]
 Rows = NDArray[np.intp]
 
 _NAMED = 3  # how many images a message names before it counts the rest
@@ -101,7 +101,14 @@ def encode_pairs(
     if not candidates:
         raise UserError("no captions to score: give at least one candidate with its image")
     ids = list(candidates)
-    files = _files_of(ids, images)
+    missing = [id for id in ids if id not in images]
+    if missing:
+        raise UserError(
+            f"no image for {named(missing, 'image')}: CLIPScore compares captions with images; "
+            "give the folder that holds them all"
+        )
+    found = (images[id] for id in ids)
+    files = [ImageFile(one, one.name) if isinstance(one, Path) else one for one in found]
 
     plain = list(candidates.values()) if "clipscore_hw3" in wanted else []
     has_prefix = bool(wanted - {"clipscore_hw3"})
@@ -142,20 +149,6 @@ def encode_pairs(
             "context_length": None if text.context is None else text.context.tokens,
         },
     )
-
-
-def _files_of(ids: Sequence[str], images: Images) -> list[ImageFile]:
-    """The file of each image. Raises UserError for those that have none."""
-    from captune.images import ImageFile
-
-    missing = [id for id in ids if id not in images]
-    if missing:
-        raise UserError(
-            f"no image for {named(missing, 'image')}: CLIPScore compares captions with images; "
-            "give the folder that holds them all"
-        )
-    files = [images[id] for id in ids]
-    return [ImageFile(file, file.name) if isinstance(file, Path) else file for file in files]
 
 
 def _count_long(texts: Sequence[str], context: ContextLength | None) -> int:

@@ -150,7 +150,12 @@ def match_captions(
             matched_references[id] = references.captions[other]
             in_references[id] = other
             names[id] = references.file_names.get(other)
-    notes.extend(_empty_references(matched_references, references))
+    empty = [id for id, own in matched_references.items() if not all(map(str.strip, own))]
+    if empty:
+        notes.append(
+            f"{printable(references.source)}: {counted(len(empty), 'image')} with an empty"
+            f" reference, which counts like any other: {named(empty)}"
+        )
     file_names = {id: name for id, name in names.items() if name}
     return Matched(
         candidates=chosen,
@@ -352,15 +357,6 @@ def _mismatch(
 
 def _it(several: list[str]) -> str:
     return "it" if len(several) == 1 else "them"
-
-
-def _empty_references(matched: Mapping[str, list[str]], references: CaptionFile) -> Iterator[str]:
-    empty = [id for id, captions in matched.items() if not all(map(str.strip, captions))]
-    if empty:
-        yield (
-            f"{printable(references.source)}: {counted(len(empty), 'image')} with an empty"
-            f" reference, which counts like any other: {named(empty)}"
-        )
 
 
 def match_images(

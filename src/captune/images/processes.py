@@ -207,8 +207,7 @@ class Decoders:
                 self._busy.discard(decoder)
                 if decoder.is_waiting:
                     self._idle.append(decoder)
-                self._free += 1
-                self._changed.notify()
+            self._give_back()
 
     def _take(self) -> tuple[DecoderProcess, int]:
         with self._changed:

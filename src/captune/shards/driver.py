@@ -56,12 +56,9 @@ _FREE = {
 } - {"image_column", "to"}
 
 
-class Engine(Protocol):
-    """Hands shards to workers, wherever these are, and yields what came of each as it is known."""
-
-    def __call__(self, work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Report]:
-        """Raises UserError where no worker can begin. A worker that dies costs one shard."""
-        ...
+# hands shards to workers, wherever these are, and yields what came of each as it is known; raises
+# UserError where no worker can begin; a worker that dies costs one shard
+Engine = Callable[[Work, Sequence[Shard], Any], Iterator[Report]]
 
 
 @dataclass
@@ -96,14 +93,8 @@ class Tally:
                 self.failed[report.stem] = report.sentence
 
 
-def drive(
-    command: str,
-    options: Any,
-    engine: Engine,
-    progress: Progress = SILENT,
-    every: Callable[[], object] = lambda: None,
-) -> Tally:
-    """Do what is missing of a job. every: called after each shard.
+def drive(command: str, options: Any, engine: Engine, progress: Progress = SILENT) -> Tally:
+    """Do what is missing of a job.
 
     Raises UserError for what cannot be done, and where other options or shards began in `--out`.
     """
@@ -133,7 +124,6 @@ def drive(
             tally.seconds = time.monotonic() - started
             rate = tally.rows / tally.seconds if tally.seconds else 0.0
             advance(1, f"{tally.rows:,} images, {rate:,.1f} per second")
-            every()
     return tally
 
 
