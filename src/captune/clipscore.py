@@ -11,22 +11,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
+from captune.features.cache import FeatureCache
+from captune.features.encode import encode_all, encode_texts
+from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
+from captune.models.encoders import (
+    ContextLength,
+    Floats,
+    ImageTextModel,
+    describe_model,
+    normalise,
+)
 from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.corpus import check_images
 from captune_metrics.display import named, printable
 from captune_metrics.scores import Candidates, References, Scores
-
-if TYPE_CHECKING:
-    from captune.features.pipeline import Encoding
-    from captune.models.encoders import ContextLength, Floats, ImageTextModel
 
 PREFIX = "A photo depicts "
 
@@ -83,10 +89,6 @@ def encode_pairs(
     images that cannot be read (a mean over the others would be another number) and for features
     that are not finite.
     """
-    from captune.features.encode import encode_texts
-    from captune.features.pipeline import Encoding
-    from captune.models.encoders import describe_model
-
     how, wanted = how or Encoding(), set(metrics)
     text = model.text
     if text is None:
@@ -177,8 +179,6 @@ def _encode_images(
     images: Sequence[ImageFile], model: ImageTextModel, how: Encoding, progress: Progress
 ) -> Floats:
     """[n, d] as the model gives them, in order. Raises UserError for unreadable images."""
-    from captune.features.encode import encode_all
-
     skipped: list[Skipped] = []
     _, features = encode_all(images, model, how, skipped=skipped, progress=progress)
     if skipped:
@@ -193,8 +193,6 @@ def _encode_images(
 
 
 def _unit(features: Floats, what: str, names: Sequence[str]) -> Floats:
-    from captune.models.encoders import normalise
-
     lost = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(lost):
         raise UserError(
@@ -280,9 +278,6 @@ def clip_scores(
 
     options: the prefix, and how to encode. Raises what `encode_pairs` raises.
     """
-    from captune.features.cache import FeatureCache
-    from captune.features.pipeline import Encoding
-
     with nullcontext() if options.no_cache else FeatureCache() as cache:
         pairs = encode_pairs(
             metrics,

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from captune.answer_files import flat, parquet
+from captune.features.encode import encode_images
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
-from captune.models.encoders import describe_model
+from captune.models.encoders import describe_model, normalise
+from captune.models.load import load_model
 from captune.options.captioning import CaptionOptions
 from captune.options.recognition import ClassifyOptions, EmbedOptions
+from captune.zeroshot.classifier import ZeroShotClassifier
 
 _TOP = 5  # labels of a row
 
@@ -55,8 +58,6 @@ def load_answerer(command: str, options: Any, workers: int) -> Answerer:
 
 class _Classifier:
     def __init__(self, options: ClassifyOptions, workers: int) -> None:
-        from captune.zeroshot.classifier import ZeroShotClassifier
-
         classifier = ZeroShotClassifier.from_options(options, workers=workers, cache=False)
         self._classifier = classifier
         self.models: list[dict[str, Any]] = [dict(describe_model(classifier.model))]
@@ -144,8 +145,6 @@ class _Captioner:
 
 class _Embedder:
     def __init__(self, options: EmbedOptions, workers: int) -> None:
-        from captune.models.load import load_model
-
         self._options, self._workers = options, workers
         self._model = load_model(options.model, device=options.device, dtype=options.dtype)
         self.models = [dict(describe_model(self._model)) | {"normalised": options.normalise}]
@@ -154,9 +153,6 @@ class _Embedder:
         self.figures: dict[str, Any] = {}
 
     def answer(self, images: Sequence[ImageFile]) -> Iterator[Answered | Skipped]:
-        from captune.features.encode import encode_images
-        from captune.models.encoders import normalise
-
         skipped: list[Skipped] = []
         batches = encode_images(
             images,

@@ -7,9 +7,11 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +23,10 @@ from captune.captioning.generate import Candidate
 from captune.captioning.model import CaptionModel, Trainable, batch
 from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
+from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
+from captune.models.decoders import Decoder
+from captune.models.encoders import ImageTextModel
 from captune.runs.metrics import Finding
 from captune.text import as_sentence, percent
 from captune_metrics.bleu_n import bleu_of
@@ -30,12 +35,6 @@ from captune_metrics.corpus import Corpus
 from captune_metrics.display import printable, shorten
 from captune_metrics.resampling import Sums, paired_bootstrap
 from captune_metrics.scores import Scores
-
-if TYPE_CHECKING:
-    from captune.features.cache import FeatureCache
-    from captune.models.decoders import Decoder
-    from captune.models.encoders import ImageTextModel
-
 
 IMAGES = 32  # captioned at once
 UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
@@ -118,9 +117,6 @@ def write_captions(
     scored: with their features. reranker: chooses them among candidates.
     Several processes share the work, and each of them has all captions in the end.
     """
-    from accelerate import PartialState
-    from accelerate.utils import gather_object
-
     shown = range(len(val.data)) if instead is None else instead
     state = PartialState()
     written: list[tuple[int, str, bool, list[float], list[Candidate]]] = []
