@@ -22,14 +22,14 @@ def test_a_caption_is_tokenised_once_however_often_it_stands_there() -> None:
         seen.extend(captions)
         return [caption.lower() for caption in captions]
 
-    corpus = Corpus({"x": "A Dog", "y": "A Cat"}, {"x": ["A Cat"], "y": ["A Dog"]}, tokenize, "own")
+    corpus = Corpus({"x": "A Dog", "y": "A Cat"}, {"x": ["A Cat"], "y": ["A Dog"]}, "own", tokenize)
     assert sorted(seen) == ["A Cat", "A Dog"]
     assert corpus.texts == ["a dog", "a cat", "a cat", "a dog"]
     assert corpus.recipe() == {"tokenizer": "own", "tokenizer_version": None}
 
 
 def test_references_are_aligned_by_image_whatever_their_order() -> None:
-    corpus = Corpus({"b": "x", "a": "y"}, {"a": ["1", "2"], "b": ["3"]}, list, "none")
+    corpus = Corpus({"b": "x", "a": "y"}, {"a": ["1", "2"], "b": ["3"]}, "none")
     assert corpus.images == ["b", "a"]
     assert corpus.texts == ["x", "3", "y", "1", "2"]
     assert corpus.starts.tolist() == [0, 2]
@@ -68,7 +68,7 @@ def test_what_is_no_caption_is_refused(candidates: dict, references: dict, says:
 
 def test_a_tokenizer_that_loses_a_caption_is_noticed() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        Corpus({"a": "x"}, {"a": ["y"]}, lambda captions: captions[:1], "broken")
+        Corpus({"a": "x"}, {"a": ["y"]}, "broken", lambda captions: captions[:1])
 
 
 @pytest.mark.parametrize("bits", [63, 0])  # 0: no room for the place beside the key

@@ -240,6 +240,6 @@ def test_a_table_says_nothing_to_the_terminal(tmp_path: Path) -> None:
 
 
 def test_scoring_with_another_tokenizer_than_the_tables_is_noted() -> None:
-    corpus = Corpus({"x": "a dog"}, {"x": ["a dog"]}, list, "none")
+    corpus = Corpus({"x": "a dog"}, {"x": ["a dog"]}, "none")
     notes = cider_of(corpus, DocumentFrequency.shipped("coco-val2017")).notes
     assert "use one tokenizer for both" in notes[0]

@@ -27,7 +27,8 @@ def here(work: Work, shards: Sequence[Shard], options: Any) -> Iterator[Report]:
 def in_process(colours: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands compute shards here, with the scripted colour model."""
     monkeypatch.setattr("captune.jobs.shards.run_local", here)
-    monkeypatch.setattr("captune.models.load.load_model", lambda spec, **how: colours)
+    for module in ("models.load", "shards.answers"):
+        monkeypatch.setattr(f"captune.{module}.load_model", lambda spec, **how: colours)
 
 
 @pytest.fixture
