@@ -18,6 +18,7 @@ from tests.pages.page_reader import outline
 from captune.captioning.agreement import read_agreement
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained
+from captune.captioning.dataset import match_dataset
 from captune.captioning.datastore import DATASTORE, Datastore, load_store
 from captune.captioning.rerank import read_reranking
 from captune.captioning.training import run as training_run
@@ -26,6 +27,7 @@ from captune.captioning.training.trainer import CaptionTrainer
 from captune.captions import read_captions
 from captune.cli import main
 from captune.errors import UserError
+from captune.images import find_images
 from captune.pages.checking import check_page
 from captune.runs import read_run
 from captune.runs.metrics import PeopleAgreement
@@ -128,6 +130,28 @@ def test_what_is_printed(
     assert "CIDEr-D" in captured.out
     assert "trained on 12 images, nothing usable came of it" in captured.out
     assert "{'" not in captured.err + captured.out  # Trainer prints its logs as dictionaries
+
+
+def test_images_are_held_out_where_no_others_are_named(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, train, _ = files
+    command = words(files, tmp_path / "run", "--epochs", "1")
+    place = command.index("--val-captions")
+    del command[place : place + 2]
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["images"], printed["trained_on"]) == (4, 20)
+    assert any("4 of 24 images are held out for validation" in one for one in printed["notes"])
+    findings = {one["about"]: one["wrong"] for one in printed["methods"][0]["findings"]}
+    assert not findings["leak"]
+    held = {record["image_id"] for record in read_run(tmp_path / "run").records()}
+    found = match_dataset(train, find_images([images]))
+    assert [part.captions.keys() for part in found.held_out(0)] == [
+        found.captions.keys() - held,
+        held,
+    ]
+    assert held != set(found.held_out(1)[1].captions)
 
 
 def test_images_on_both_sides_are_said_before_the_first_step(
@@ -487,9 +511,11 @@ def test_what_is_missing_is_said(
     whole: list[Any] = ["--captions", train, "--val-captions", val, "--out", str(tmp_path / "r")]
     assert main(["tune", *whole]) == 2
     assert "IMAGES (folder of the training images) is missing" in capsys.readouterr().err
-    for place, name in ((0, "--captions TRAIN"), (2, "--val-captions VAL"), (4, "--out RUN")):
+    for place, name in ((0, "--captions TRAIN"), (4, "--out RUN")):
         assert main(["tune", images, *whole[:place], *whole[place + 2 :]]) == 2
         assert name in capsys.readouterr().err
+    assert main(["tune", images, *whole[:2], *whole[4:], "--val-images", images]) == 2
+    assert "--val-captions VAL (captions of --val-images) is missing" in capsys.readouterr().err
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.docx").write_text("precious")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from captune.models.decoders import Decoder
 
 _NAMED = 3
+_MIN_HELD_OUT, _MOST_HELD_OUT = 2, 1000  # images
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,27 @@ class MatchedCaptions:
     root: Path
     notes: list[str]
     shown: str
+
+    def held_out(self, seed: int) -> tuple[MatchedCaptions, MatchedCaptions]:
+        """Without one image in five, and these alone; which ones depends on the seed only.
+
+        They are two at least, and 1,000 at most. Raises UserError where too few are left to train.
+        """
+        ids = list(self.captions)
+        if len(ids) < _MIN_HELD_OUT + 1:
+            raise UserError(
+                f"{self.shown}: {len(ids):,} images are too few to hold some out for validation;"
+                " name others with --val-captions"
+            )
+        wanted = min(_MOST_HELD_OUT, max(_MIN_HELD_OUT, len(ids) // 5))
+        held = set(random.Random(f"held out/{seed}").sample(ids, wanted))  # noqa: S311
+        note = (
+            f"{self.shown}: {wanted:,} of {len(ids):,} images are held out for validation, by"
+            " --seed; --val-captions names others"
+        )
+        rest = {id: own for id, own in self.captions.items() if id not in held}
+        some = {id: own for id, own in self.captions.items() if id in held}
+        return replace(self, captions=rest), replace(self, captions=some, notes=[note])
 
     def read(
         self,

@@ -138,7 +138,7 @@ def tune(
     images: str | Path,
     *,
     captions: str | Path,
-    val_captions: str | Path,
+    val_captions: str | Path | None = None,
     out: str | Path,
     **options: Any,
 ) -> TuneResult:
@@ -147,8 +147,9 @@ def tune(
     options: the fields of `TuneOptions`, such as method="lora,prefix". The same call goes
     on where a killed one was. Raises UserError for what cannot be done.
     """
-    files = {"images": images, "captions": captions, "val_captions": val_captions}
-    typed = {**files, "out": out, **options}
+    typed = {"images": images, "captions": captions, "out": out, **options}
+    if val_captions is not None:  # which a config may name
+        typed["val_captions"] = val_captions
     made = with_config(from_python(TuneOptions, **typed), list(typed))
     return run(made)
 

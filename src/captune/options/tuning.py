@@ -42,7 +42,10 @@ class TuneOptions(DatasetOptions):
     extra_noise: float = option(
         "noise on what --extra-text would look like, in deviations of images", 0.5
     )
-    val_captions: Path | None = option("validation captions, as --captions", metavar="VAL")
+    val_captions: Path | None = option(
+        "validation captions, as --captions (default: one image in five of TRAIN is held out)",
+        metavar="VAL",
+    )
     val_images: Path | None = option(
         "folder of the validation images (default: IMAGES)", metavar="DIR"
     )

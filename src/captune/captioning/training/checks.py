@@ -48,11 +48,12 @@ def check_possible(options: TuneOptions) -> dict[str, dict[str, Any]]:
     for name, flag in (
         ("images", "IMAGES (folder of the training images)"),
         ("captions", "--captions TRAIN (their captions)"),
-        ("val_captions", "--val-captions VAL (validation captions)"),
         ("out", "--out RUN (folder to write)"),
     ):
         if getattr(options, name) is None:
             raise UserError(f"{flag} is missing; captune tune --help shows an example")
+    if options.val_images is not None and options.val_captions is None:
+        raise UserError("--val-captions VAL (captions of --val-images) is missing")
     assert options.out is not None
     is_known = (options.out / "run.json").exists() or any(options.out.glob("*/tuning.json"))
     if is_known or not options.out.is_dir():
@@ -93,14 +94,16 @@ def read_inputs(options: TuneOptions) -> tuple[MatchedCaptions, MatchedCaptions]
     """
     assert options.images is not None
     assert options.captions is not None
-    assert options.val_captions is not None
     found = find_images([options.images])
     train = match_dataset(options.captions, found)
+    if options.val_captions is None:
+        train, val = train.held_out(options.seed)
+    else:
+        if options.val_images:
+            found = find_images([options.val_images])
+        val = match_dataset(options.val_captions, found)
+        check_enough(len(val.captions), options.val_captions)
     check_sizes(options, len(train.captions))
-    if options.val_images:
-        found = find_images([options.val_images])
-    val = match_dataset(options.val_captions, found)
-    check_enough(len(val.captions), options.val_captions)
     if options.extra_text is not None:
         read_texts(options.extra_text)
     return train, val

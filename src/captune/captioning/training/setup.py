@@ -90,7 +90,7 @@ def prepare(
     inputs: of `read_inputs`.
     """
     assert options.captions is not None
-    assert options.val_captions is not None
+    val_captions = options.val_captions or options.captions  # of which some are held out
     to_train, to_validate = inputs
     train_set = _read(to_train, options, progress, limit=options.limit)
     check_sizes(options, len(train_set))
@@ -107,10 +107,10 @@ def prepare(
         options, [train_set, val_set], texts=texts, stack=stack, cache=cache, progress=progress
     )
     train_set, val_set = (part.without(frozen.skipped) for part in (train_set, val_set))
-    for part, where in ((train_set, options.captions), (val_set, options.val_captions)):
+    for part, where in ((train_set, options.captions), (val_set, val_captions)):
         if not len(part):
             raise UserError(f"{where}: none of its images could be decoded")
-    check_enough(len(val_set), options.val_captions)
+    check_enough(len(val_set), val_captions)
     tokens = tokenise(train_set, frozen.decoder, options.max_tokens)
     if tokens.cut:
         progress.message(

@@ -38,7 +38,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         images = _path_field(context, "tune-images", "Folder of the images", "images/")
         forms = "COCO JSON, CSV, JSONL, or a folder of name.txt."
         captions = _path_field(context, "tune-captions", "Training captions", "train.json", forms)
-        label, info = "Validation captions", "Of other images in the same folder."
+        label, info = "Validation captions", "Of other images; none: one image in five is held out."
         val = _path_field(context, "tune-val-captions", label, "val.json", info)
         looking.place_button("Preview", size="sm", interactive=can)
         methods = gr.CheckboxGroup(
@@ -73,7 +73,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         options = TuneOptions(
             images=place(images, "the folder of the images"),
             captions=place(captions, "the file of the training captions"),
-            val_captions=place(val, "the file of the validation captions"),
+            val_captions=context.typed_path(val, "folder") if (val or "").strip() else None,
             method=",".join(methods),
             epochs=int(epochs or 1),
             limit=int(limit or 0),
