@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captune.plots.canvas import MUTED, SMALL, TEXT, WIDTH, Sheet, fitted, house_style, shrunk
+from captune.plots.canvas import SMALL, TEXT, WIDTH, Sheet, Tone, fitted, house_style, shrunk
 
 _MARGIN, _GAP, _LINE = 0.15, 0.15, 0.155  # inches
 _LINES, _COLUMNS = 4, 4
@@ -50,7 +50,7 @@ def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: s
         figure.write(_MARGIN, _MARGIN + 0.2 * number, line, TEXT + 2, weight="bold")
     for number, line in enumerate(remarks):
         top = _MARGIN + 0.2 * len(heads) + _LINE * number
-        figure.write(_MARGIN, top, line, SMALL, color=MUTED)
+        figure.write(_MARGIN, top, line, SMALL, color=Tone.MUTED)
     top = _MARGIN + head
     for row, picture, height in zip(rows, pictures, heights, strict=True):
         for column, i in enumerate(row):
@@ -63,7 +63,7 @@ def captions_figure(panels: Sequence[CaptionPanel], title: str = "", subtitle: s
             for number, line in enumerate(words[i]):
                 figure.write(left, below + _LINE * number, line, SMALL)
             below += _LINE * len(words[i]) + 0.03
-            figure.write(left, below, belows[i], SMALL - 1, color=MUTED)
+            figure.write(left, below, belows[i], SMALL - 1, color=Tone.MUTED)
         top += height
     return figure
 

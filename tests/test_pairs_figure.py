@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from captune.plots import PairPanel, pairs_figure
-from captune.plots.canvas import GREEN, ORANGE, full_rows, house_style
+from captune.plots.canvas import Tone, full_rows, house_style
 
 HOSTILE = [
     "猫 🐱",
@@ -102,7 +102,7 @@ def test_best_stand_above_worst() -> None:
     assert "one of 3" in tops
     colours = {text.get_text(): text.get_color() for text in texts_of(figure)}
     markers = [text.get_color() for text in texts_of(figure) if text.get_text() == "■"]
-    assert markers == [GREEN, ORANGE]
+    assert markers == [Tone.GREEN, Tone.ORANGE]
     assert colours["2.000"] == colours["0.100"]
 
 

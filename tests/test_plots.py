@@ -22,7 +22,7 @@ from captune import plots
 from captune.errors import UserError
 from captune.models.encoders import Floats, normalise
 from captune.plots import Top5, save_figure, top5_figure, top5_grid_figure
-from captune.plots.canvas import BLUE, GREEN, ORANGE, clean, fitted, house_style, measured
+from captune.plots.canvas import Tone, clean, fitted, house_style, measured
 from captune.runs.metrics import NegationProbe
 from captune.zeroshot.prompts import probe_negation
 from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
@@ -108,12 +108,12 @@ LABELS = ["cat", "dog", "fish", "bird", "frog", "deer"]
 @pytest.mark.parametrize(
     ("truth", "expected"),
     [
-        (1, [GREEN, BLUE, BLUE, BLUE, BLUE]),
-        (2, [ORANGE, GREEN, BLUE, BLUE, BLUE]),
-        (5, [ORANGE, BLUE, BLUE, BLUE, BLUE]),
-        (None, [BLUE] * 5),
-        ("dog", [GREEN, BLUE, BLUE, BLUE, BLUE]),
-        ("whale", [ORANGE, BLUE, BLUE, BLUE, BLUE]),
+        (1, [Tone.GREEN, Tone.BLUE, Tone.BLUE, Tone.BLUE, Tone.BLUE]),
+        (2, [Tone.ORANGE, Tone.GREEN, Tone.BLUE, Tone.BLUE, Tone.BLUE]),
+        (5, [Tone.ORANGE, Tone.BLUE, Tone.BLUE, Tone.BLUE, Tone.BLUE]),
+        (None, [Tone.BLUE] * 5),
+        ("dog", [Tone.GREEN, Tone.BLUE, Tone.BLUE, Tone.BLUE, Tone.BLUE]),
+        ("whale", [Tone.ORANGE, Tone.BLUE, Tone.BLUE, Tone.BLUE, Tone.BLUE]),
     ],
 )
 def test_green_is_the_truth_and_orange_a_wrong_first_answer(

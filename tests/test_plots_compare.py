@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from captune.plots import difference_figure, image_difference_figure, save_figure
-from captune.plots.canvas import BLUE, GREY, ORANGE
+from captune.plots.canvas import Tone
 from captune.scoring.compare import Comparison, compare_scores
 from captune_metrics.scores import Scores
 from tests.test_plots import ODD, assert_tidy, texts_of
@@ -41,7 +41,7 @@ def colours(figure: Figure) -> list[str]:
 def test_blue_is_b_orange_is_a_and_grey_is_neither() -> None:
     figure = difference_figure(comparison())
     assert_tidy(figure)
-    assert colours(figure) == [BLUE, ORANGE, GREY]
+    assert colours(figure) == [Tone.BLUE, Tone.ORANGE, Tone.GREY]
     words = [text.get_text() for text in texts_of(figure)]
     answers = {"B is better", "A is better", "not significantly different"}
     assert {*answers, "A: runs/a", "B: runs/b"} <= set(words)
@@ -86,10 +86,10 @@ def test_the_histogram_counts_every_image_that_differs() -> None:
     found = comparison(300)
     _, histogram = image_difference_figure(found, "better").axes
     metric = found.metrics["better"]
-    heights = {BLUE: 0.0, ORANGE: 0.0}
+    heights = {Tone.BLUE: 0.0, Tone.ORANGE: 0.0}
     for bar in histogram.patches:
         heights[to_hex(bar.get_facecolor()).upper()] += bar.get_height()
-    assert heights == {BLUE: metric.images.b_better, ORANGE: metric.images.a_better}
+    assert heights == {Tone.BLUE: metric.images.b_better, Tone.ORANGE: metric.images.a_better}
 
 
 def test_of_one_image_only_its_scores_are_drawn(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -33,9 +33,13 @@ DPI = 160
 TEXT, SMALL = 9.0, 8.0  # points
 MARGIN = 0.15  # inches
 
-# Okabe and Ito's palette, which colour-blind readers tell apart
-GREEN, ORANGE, BLUE, GREY = "#009E73", "#E69F00", "#0072B2", "#8A8F94"
-INK, MUTED, FAINT, PAPER = "#22262A", "#5C6369", "#DDE1E4", "#FFFFFF"
+
+class Tone:
+    """Okabe and Ito's palette, which colour-blind readers tell apart, and what is beside it."""
+
+    GREEN, ORANGE, BLUE, GREY = "#009E73", "#E69F00", "#0072B2", "#8A8F94"
+    INK, MUTED, FAINT, PAPER = "#22262A", "#5C6369", "#DDE1E4", "#FFFFFF"
+
 
 # fonts that draw what DejaVu Sans cannot, where one is installed; colour fonts are of no use to Agg
 _MORE_FONTS = (
@@ -81,24 +85,24 @@ def _style() -> dict[str, Any]:
     return {name: defaults[name] for name in defaults if not name.startswith(_NOT_STYLE)} | {
         "font.family": ["DejaVu Sans", *filter(installed.__contains__, _MORE_FONTS), "sans-serif"],
         "font.size": TEXT,
-        "text.color": INK,
+        "text.color": Tone.INK,
         "text.parse_math": False,  # a label may hold a $
-        "axes.edgecolor": GREY,
-        "axes.labelcolor": INK,
+        "axes.edgecolor": Tone.GREY,
+        "axes.labelcolor": Tone.INK,
         "axes.labelsize": SMALL,
         "axes.titlesize": TEXT,
         "axes.titlelocation": "left",
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,
-        "xtick.color": INK,
-        "ytick.color": INK,
+        "xtick.color": Tone.INK,
+        "ytick.color": Tone.INK,
         "xtick.labelsize": SMALL,
         "ytick.labelsize": SMALL,
-        "grid.color": FAINT,
+        "grid.color": Tone.FAINT,
         "grid.linewidth": 0.8,
-        "figure.facecolor": PAPER,
-        "savefig.facecolor": PAPER,
+        "figure.facecolor": Tone.PAPER,
+        "savefig.facecolor": Tone.PAPER,
         "savefig.dpi": DPI,
         "svg.fonttype": "none",
         "svg.hashsalt": "captune",
@@ -145,7 +149,7 @@ class Sheet(Figure):
         axes: Any = self.add_axes((left / across, bottom, width / across, height / down))
         if grid:
             axes.grid(axis=grid)
-            axes.tick_params(length=2, color=MUTED)
+            axes.tick_params(length=2, color=Tone.MUTED)
         return axes
 
     def write(self, left: float, top: float, text: str, size: float = TEXT, **style: Any) -> Text:
@@ -167,13 +171,20 @@ class Sheet(Figure):
         line = fitted(text, room, 1, TEXT + 1, weight="bold")[0]
         self.write(MARGIN, 0.12, line, TEXT + 1, weight="bold")
 
-    def key(self, left: float, top: float, entries: Sequence[tuple[str, str, str]]) -> None:
-        """One line of (marker, colour, meaning)."""
+    def key(
+        self,
+        left: float,
+        top: float,
+        entries: Sequence[tuple[str, str, str]],
+        only: Collection[str] | None = None,
+    ) -> None:
+        """One line of (marker, colour, meaning); `only` of these colours."""
         measure = measured(SMALL)
         for marker, colour, meaning in entries:
-            self.write(left, top, marker, SMALL + 2, color=colour, va="center")
-            self.write(left + 0.17, top, meaning, SMALL, va="center")
-            left += 0.17 + measure(meaning) + 0.22
+            if only is None or colour in only:
+                self.write(left, top, marker, SMALL + 2, color=colour, va="center")
+                self.write(left + 0.17, top, meaning, SMALL, va="center")
+                left += 0.17 + measure(meaning) + 0.22
 
 
 def shrunk(image: Image.Image, width: float, height: float) -> Image.Image:

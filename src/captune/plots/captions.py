@@ -14,18 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captune.plots.canvas import (
-    BLUE,
-    FAINT,
-    GREEN,
-    GREY,
-    INK,
     MARGIN,
-    MUTED,
-    ORANGE,
     SMALL,
     TEXT,
     WIDTH,
     Sheet,
+    Tone,
     fitted,
     full_rows,
     house_style,
@@ -41,11 +35,11 @@ if TYPE_CHECKING:
     from captune.scoring.compare import Comparison, MetricComparison
 
 # after the house's three, Okabe and Ito's others
-_SERIES = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#D55E00", GREY)
+_SERIES = (Tone.BLUE, Tone.ORANGE, Tone.GREEN, "#CC79A7", "#56B4E9", "#D55E00", Tone.GREY)
 _TOP, _SIDE, _LEFT, _BETWEEN = 0.8, 2.5, 0.62, 0.78  # inches
 _SMOOTH = 0.1  # of an epoch: the window of the thick line
 # blue is B, orange is A, grey is neither: in every figure of a comparison
-_SIDES = {"A": ORANGE, "B": BLUE}
+_SIDES = {"A": Tone.ORANGE, "B": Tone.BLUE}
 _HEAD, _ROW, _NAMES, _NOTES = 0.86, 0.56, 1.15, 2.25  # inches
 _MANY = 400  # images beyond which points cover each other
 _GAP, _LINE, _SECTION = 0.15, 0.155, 0.27  # inches, of pairs
@@ -72,7 +66,7 @@ def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
     figure = Sheet(_TOP + _SIDE + 0.62)
     figure.head("How the training went")
     entries = [("—", _colour(i), one.method) for i, one in enumerate(curves)]
-    figure.key(0.15, 0.42, [*entries, ("○", INK, "the epoch that was kept")])
+    figure.key(0.15, 0.42, [*entries, ("○", Tone.INK, "the epoch that was kept")])
     score = "cider" if select == "loss" else select
     losses = figure.place(_LEFT, _TOP, _SIDE, _SIDE, "y")
     scores = figure.place(_LEFT + _SIDE + _BETWEEN, _TOP, _SIDE, _SIDE, "y")
@@ -97,10 +91,11 @@ def images_figure(curve: Curve) -> Figure:
     axes = figure.place(_LEFT, _TOP, WIDTH - _LEFT - MARGIN, _SIDE, "y")
     images = [one.images for one in curve.points]
     scores = [one.scores[curve.metric] for one in curve.points]
-    axes.plot(images, [one.corpus for one in scores], "o-", color=BLUE, linewidth=1.4, markersize=4)
+    line: dict[str, Any] = {"color": Tone.BLUE, "linewidth": 1.4}
+    axes.plot(images, [one.corpus for one in scores], "o-", markersize=4, **line)
     for at, one in zip(images, scores, strict=True):
         if one.interval is not None:
-            axes.plot([at, at], one.interval, color=BLUE, linewidth=1.4)
+            axes.plot([at, at], one.interval, **line)
     axes.set_xlabel("training images")
     axes.set_ylabel(f"{title_of(curve.metric)} on the validation images (95 % interval)")
     axes.set_xlim(left=0)
@@ -119,7 +114,7 @@ def _draw(axes: Any, one: TrainingCurves, score: str, colour: str, *, ringed: bo
     for epoch, value in points:
         axes.plot(epoch, value, "o", color=colour, markersize=3.5)
         if ringed and round(epoch) == one.best_epoch:
-            ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 8}
+            ring = {"markerfacecolor": "none", "markeredgecolor": Tone.INK, "markersize": 8}
             axes.plot(epoch, value, "o", **ring)
 
 
@@ -154,7 +149,7 @@ def difference_figure(comparison: Comparison) -> Figure:
     width = WIDTH - 2 * MARGIN - _NAMES - _NOTES
     right = left + width + 0.2
     heads = ((0.62, "A"), (1.22, "B"), (2.15, "p (Holm)"))
-    label = {"color": MUTED, "va": "bottom"}
+    label = {"color": Tone.MUTED, "va": "bottom"}
     for place_, text in heads:
         figure.write(right + place_, _HEAD - 0.08, text, SMALL, ha="right", **label)
     figure.write(left, _HEAD - 0.08, "difference, 95 % interval", SMALL, **label)
@@ -180,7 +175,7 @@ def _strip(axes: Any, metric: MetricComparison) -> None:
     assert metric.interval is not None
     assert metric.detectable_difference is not None
     low, high = metric.interval
-    colour = _SIDES.get(metric.finding, GREY)
+    colour = _SIDES.get(metric.finding, Tone.GREY)
     reach = 1.12 * max(abs(low), abs(high), metric.detectable_difference) or 1.0
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-1, 1)
@@ -189,8 +184,8 @@ def _strip(axes: Any, metric: MetricComparison) -> None:
     axes.tick_params(length=2, pad=1.5, labelsize=SMALL - 1.5)
     _ticks(axes.xaxis, -reach, reach)
     unseen = metric.detectable_difference
-    axes.axvspan(-unseen, unseen, color=FAINT, alpha=0.55, linewidth=0)
-    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.axvspan(-unseen, unseen, color=Tone.FAINT, alpha=0.55, linewidth=0)
+    axes.axvline(0, color=Tone.INK, linewidth=0.8)
     axes.hlines(0, low, high, color=colour, linewidth=2)
     axes.plot(metric.difference, 0, marker="o", color=colour, markersize=5.5, zorder=3)
 
@@ -199,8 +194,8 @@ def _foot(figure: Sheet, top: float, metrics: list[MetricComparison]) -> None:
     findings = {metric.finding for metric in metrics}
     entries = [("●", _SIDES[side], f"{side} is better") for side in ("B", "A") if side in findings]
     if findings - {"A", "B"}:
-        entries.append(("●", GREY, "not significantly different"))
-    entries.append(("■", FAINT, "differences inside this band are too small to detect"))
+        entries.append(("●", Tone.GREY, "not significantly different"))
+    entries.append(("■", Tone.FAINT, "differences inside this band are too small to detect"))
     figure.key(MARGIN, top, entries)
 
 
@@ -217,9 +212,9 @@ def image_difference_figure(comparison: Comparison, metric: str) -> Figure:
     _scatter(left, found)
     _histogram(right, found)
     entries = [
-        ("●", BLUE, f"B higher: {found.images.b_better:,}"),
-        ("●", ORANGE, f"A higher: {found.images.a_better:,}"),
-        ("●", GREY, f"equal: {found.images.equal:,}"),
+        ("●", Tone.BLUE, f"B higher: {found.images.b_better:,}"),
+        ("●", Tone.ORANGE, f"A higher: {found.images.a_better:,}"),
+        ("●", Tone.GREY, f"equal: {found.images.equal:,}"),
     ]
     figure.key(edge, _HEAD + size + 0.6, entries)
     return figure
@@ -233,17 +228,17 @@ def _scatter(axes: Any, metric: MetricComparison) -> None:
     many = len(a) > _MANY
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(low - room, high + room)
-    axes.axline((0, 0), slope=1, color=GREY, linewidth=0.8, zorder=1)
+    axes.axline((0, 0), slope=1, color=Tone.GREY, linewidth=0.8, zorder=1)
     alpha = max(0.25, min(0.7, 300 / len(a))) if many else 0.7
     points: dict[str, Any] = {"s": 6 if many else 14, "linewidths": 0, "rasterized": many}
-    for colour, sign in ((GREY, 0), (BLUE, 1), (ORANGE, -1)):
+    for colour, sign in ((Tone.GREY, 0), (Tone.BLUE, 1), (Tone.ORANGE, -1)):
         chosen = np.sign(differences) == sign
         axes.scatter(a[chosen], b[chosen], color=colour, alpha=alpha, **points)
     axes.set_xlabel("score of A's caption")
     axes.set_ylabel("score of B's caption")
     for axis in (axes.xaxis, axes.yaxis):
         _ticks(axis, low - room, high + room)
-    axes.set_title("above the line B is higher", color=MUTED, fontsize=SMALL)
+    axes.set_title("above the line B is higher", color=Tone.MUTED, fontsize=SMALL)
 
 
 def _histogram(axes: Any, metric: MetricComparison) -> None:
@@ -254,9 +249,9 @@ def _histogram(axes: Any, metric: MetricComparison) -> None:
     edges = np.linspace(-reach, reach, 2 * int(np.clip(np.sqrt(differing.size) / 2, 6, 20)) + 1)
     counts, _ = np.histogram(differing, edges)
     middles = (edges[:-1] + edges[1:]) / 2
-    colours = [BLUE if middle > 0 else ORANGE for middle in middles]
+    colours = [Tone.BLUE if middle > 0 else Tone.ORANGE for middle in middles]
     axes.bar(middles, counts, width=0.92 * (edges[1] - edges[0]), color=colours)
-    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.axvline(0, color=Tone.INK, linewidth=0.8)
     most = max(1, int(counts.max())) * 1.12
     axes.set_xlim(-1.04 * reach, 1.04 * reach)
     axes.set_ylim(0, most)
@@ -268,7 +263,7 @@ def _histogram(axes: Any, metric: MetricComparison) -> None:
     axes.set_xlabel("B \N{MINUS SIGN} A of one image")
     axes.set_title(
         f"images ({metric.images.equal:,} equal, not drawn)" if metric.images.equal else "images",
-        color=MUTED,
+        color=Tone.MUTED,
         fontsize=SMALL,
     )
 
@@ -287,7 +282,7 @@ def _title(figure: Sheet, text: str, comparison: Comparison) -> None:
     figure.head(text)
     for line, (side, source) in enumerate((("A", comparison.a), ("B", comparison.b))):
         name = fitted(f"{side}: {shorten(source, 90, keep='end')}", whole, 1, SMALL)[0]
-        figure.write(MARGIN, 0.34 + 0.15 * line, name, SMALL, color=MUTED)
+        figure.write(MARGIN, 0.34 + 0.15 * line, name, SMALL, color=Tone.MUTED)
 
 
 @dataclass(frozen=True)
@@ -324,7 +319,7 @@ def pairs_figure(
         ties. pictures: False where no image is known at all: captions alone.
     Raises ValueError without a pair.
     """
-    both = [(GREEN, "best", best, remarks[0]), (ORANGE, "worst", worst, remarks[1])]
+    both = [(Tone.GREEN, "best", best, remarks[0]), (Tone.ORANGE, "worst", worst, remarks[1])]
     sections = [section for section in both if section[2]]
     if not sections:
         raise ValueError("expected at least one pair to draw")
@@ -340,7 +335,7 @@ def pairs_figure(
     total = MARGIN + head + sum(_SECTION + sum(section) for section in heights) + 0.05
     figure = Sheet(total)
     top = figure.write_lines(MARGIN, MARGIN, heads, 0.2, TEXT + 2, weight="bold")
-    figure.write_lines(MARGIN, top, below, _LINE, SMALL, color=MUTED)
+    figure.write_lines(MARGIN, top, below, _LINE, SMALL, color=Tone.MUTED)
     top = MARGIN + head
     for (colour, end, panels, remark), section, section_heights in zip(
         sections, rows, heights, strict=True
@@ -361,7 +356,7 @@ def _heading(figure: Sheet, top: float, colour: str, name: str, remark: str) -> 
     if remark:
         left = MARGIN + 0.17 + measured(TEXT, weight="bold")(name) + 0.15
         words = fitted(remark, WIDTH - MARGIN - left, 1, SMALL)[0]
-        figure.write(left, top + 0.01, words, SMALL, color=MUTED)
+        figure.write(left, top + 0.01, words, SMALL, color=Tone.MUTED)
 
 
 class _Card:
@@ -415,16 +410,16 @@ class _Card:
                 left += self.image + 0.25
             else:
                 top += self.picture + 0.06
-        figure.write(left, top, self.panel.score, TEXT, weight="bold", color=INK)
+        figure.write(left, top, self.panel.score, TEXT, weight="bold", color=Tone.INK)
         right = left + self.width
-        figure.write(right, top + 0.01, self.place, SMALL, color=MUTED, ha="right")
+        figure.write(right, top + 0.01, self.place, SMALL, color=Tone.MUTED, ha="right")
         (x, y), (end, above) = figure.share(left, top + 0.18), figure.share(right, top + 0.165)
         whole: dict[str, Any] = {"color": colour, "linewidth": 0, "transform": figure.transFigure}
         figure.add_artist(Rectangle((x, y), end - x, above - y, **whole))
         top += 0.22
         top = figure.write_lines(left, top, self.caption, self.line, self.size) + 0.04
-        top = figure.write_lines(left, top, self.others, 0.14, SMALL - 1, color=MUTED) + 0.1
-        figure.write_lines(left, top, self.references, _LINE, SMALL, color=MUTED)
+        top = figure.write_lines(left, top, self.others, 0.14, SMALL - 1, color=Tone.MUTED) + 0.1
+        figure.write_lines(left, top, self.references, _LINE, SMALL, color=Tone.MUTED)
 
     def _draw_image(self, figure: Sheet, left: float, top: float) -> None:
         axes = figure.place(left, top, self.image, self.picture)
@@ -433,7 +428,7 @@ class _Card:
             axes.imshow(shrunk(self.panel.image, self.image, self.picture), aspect="equal")
             axes.set_anchor("NW" if self.beside else "S")
             return
-        axes.add_patch(Rectangle((0, 0), 1, 1, color=FAINT, transform=axes.transAxes))
+        axes.add_patch(Rectangle((0, 0), 1, 1, color=Tone.FAINT, transform=axes.transAxes))
         words = "\n".join(fitted(self.panel.missing, self.image - 0.2, 3, SMALL))
         middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
-        axes.text(0.5, 0.5, words, fontsize=SMALL, color=MUTED, **middle)
+        axes.text(0.5, 0.5, words, fontsize=SMALL, color=Tone.MUTED, **middle)

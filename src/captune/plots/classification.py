@@ -13,19 +13,12 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from captune.plots.canvas import (
-    BLUE,
-    FAINT,
-    GREEN,
-    GREY,
-    INK,
     MARGIN,
-    MUTED,
-    ORANGE,
-    PAPER,
     SMALL,
     TEXT,
     WIDTH,
     Sheet,
+    Tone,
     beside,
     clean,
     fitted,
@@ -114,10 +107,10 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
         left = MARGIN + (index % columns) * (width + MARGIN)
         card.draw(figure, left, float(tops[index // columns]))
     colours = {row.colour for card in cards for row in card.rows}
-    meanings = ((GREEN, "truth"), (ORANGE, "first answer, wrong"), (BLUE, "other answers"))
-    if colours != {BLUE}:
-        shown = [("■", colour, text) for colour, text in meanings if colour in colours]
-        figure.key(MARGIN, float(tops[-1]) + 0.02, shown)
+    if colours != {Tone.BLUE}:
+        entries = [("■", Tone.GREEN, "truth"), ("■", Tone.ORANGE, "first answer, wrong")]
+        entries.append(("■", Tone.BLUE, "other answers"))
+        figure.key(MARGIN, float(tops[-1]) + 0.02, entries, colours)
     return figure
 
 
@@ -139,7 +132,7 @@ class _Card:
             known = panel.labels[index] if isinstance(panel.truth, str) else index
             right = panel.truth is not None and bool(known == panel.truth)
             wrong_first = not self.rows and panel.truth is not None
-            colour = GREEN if right else ORANGE if wrong_first else BLUE
+            colour = Tone.GREEN if right else Tone.ORANGE if wrong_first else Tone.BLUE
             weight, room = "bold" if right else "normal", width - image - _GAP - 0.05
             lines = fitted(panel.labels[index], room, 2, size, weight=weight)
             self.rows.append(_Row(lines, float(panel.probabilities[index]), colour, right))
@@ -169,7 +162,7 @@ class _Card:
         axes.grid(axis="x")
         axes.tick_params(length=0, labelsize=SMALL)
         axes.spines[["bottom", "left"]].set_visible(False)
-        axes.axvline(0, color=GREY, linewidth=1, clip_on=False)
+        axes.axvline(0, color=Tone.GREY, linewidth=1, clip_on=False)
         edge = 0.0
         for row in self.rows:
             weight = "bold" if row.right else "normal"
@@ -179,9 +172,9 @@ class _Card:
                 y = edge + _LINE * (number + 0.5)
                 axes.text(0.8, y, line, fontsize=size, va="center", bbox=ground, weight=weight)
             bar = edge + _LINE * len(row.lines) + _BAR / 2 + 0.03
-            axes.barh(bar, 100, height=_BAR, color=FAINT, alpha=0.5)
+            axes.barh(bar, 100, height=_BAR, color=Tone.FAINT, alpha=0.5)
             axes.barh(bar, 100 * row.probability, height=_BAR, color=row.colour)
-            style = {"ha": "right", "fontsize": size, "weight": weight, "color": INK}
+            style = {"ha": "right", "fontsize": size, "weight": weight, "color": Tone.INK}
             beside(axes, 1, bar, _PERCENT, percent(row.probability), **style)
             edge += row.height
         if self.is_wrong:
@@ -189,7 +182,7 @@ class _Card:
             among = "" if any(row.right for row in self.rows) else ", not among these"
             told = fitted(f"truth{among}: {name}", width + _PERCENT, 2, SMALL, weight="bold")
             below = top + self.bars + _AXIS
-            figure.write(left, below, "\n".join(told), SMALL, color=GREEN, weight="bold")
+            figure.write(left, below, "\n".join(told), SMALL, color=Tone.GREEN, weight="bold")
 
 
 @house_style()
@@ -209,10 +202,10 @@ def reliability_figure(calibration: Calibration, title: str = "") -> Figure:
         name = f"after temperature {calibration.temperature:.3g} (cross-fitted)"
         _draw_reliability(figure, calibration.scaled, left, name)
     else:
-        figure.write(left, 0.44, "too few images to fit a temperature", TEXT, color=MUTED)
+        figure.write(left, 0.44, "too few images to fit a temperature", TEXT, color=Tone.MUTED)
     entries = [
-        ("■", BLUE, "right, as often as claimed"),
-        ("■", ORANGE, "claimed, but wrong: too sure"),
+        ("■", Tone.BLUE, "right, as often as claimed"),
+        ("■", Tone.ORANGE, "claimed, but wrong: too sure"),
         ("■", UNSURE, "right, but not claimed: not sure enough"),
     ]
     figure.key(0.15, _TOP + _SIDE + _COUNTS + 0.72, entries)
@@ -226,15 +219,15 @@ def _draw_reliability(figure: Sheet, found: Reliability, left: float, name: str)
     mean = f"mean confidence {percent(found.mean_confidence)}, accuracy {percent(found.accuracy)}"
     figure.write(left, 0.77, mean, SMALL)
     axes = figure.place(left, _TOP, _SIDE, _SIDE)
-    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot([0, 100], [0, 100], color=Tone.GREY, linewidth=1, linestyle=(0, (4, 3)))
     for bin_ in found.bins:
         middle, width = 50 * (bin_.low + bin_.high), 92 * (bin_.high - bin_.low)
         lower, upper = sorted((100 * bin_.accuracy, 100 * bin_.confidence))
-        gap = ORANGE if bin_.confidence > bin_.accuracy else UNSURE
-        axes.bar(middle, lower, width, color=BLUE)
+        gap = Tone.ORANGE if bin_.confidence > bin_.accuracy else UNSURE
+        axes.bar(middle, lower, width, color=Tone.BLUE)
         axes.bar(middle, upper - lower, width, bottom=lower, color=gap)
         low, high = wilson(bin_.correct, bin_.count)
-        axes.vlines(middle, 100 * low, 100 * high, color=INK, linewidth=0.9)
+        axes.vlines(middle, 100 * low, 100 * high, color=Tone.INK, linewidth=0.9)
     _percent_axes(axes)
     axes.set_ylim(0, 100)
     axes.set_yticks(range(0, 101, 20))
@@ -244,7 +237,7 @@ def _draw_reliability(figure: Sheet, found: Reliability, left: float, name: str)
     counts = figure.place(left, _TOP + _SIDE + 0.1, _SIDE, _COUNTS)
     for bin_ in found.bins:
         middle, width = 50 * (bin_.low + bin_.high), 92 * (bin_.high - bin_.low)
-        counts.bar(middle, bin_.count, width, color=GREY)
+        counts.bar(middle, bin_.count, width, color=Tone.GREY)
     _percent_axes(counts)
     most = max(bin_.count for bin_ in found.bins)
     counts.set_ylim(0, most * 1.08)
@@ -256,7 +249,7 @@ def _draw_reliability(figure: Sheet, found: Reliability, left: float, name: str)
 def _percent_axes(axes: Any) -> None:
     axes.set_xlim(0, 100)
     axes.set_xticks(range(0, 101, 20))
-    axes.tick_params(length=2, color=FAINT)
+    axes.tick_params(length=2, color=Tone.FAINT)
 
 
 @house_style()
@@ -287,13 +280,13 @@ def confusion_figure(counts: ArrayLike, labels: Sequence[str], title: str = "") 
     axes.spines[["left", "bottom"]].set_visible(False)
     if m <= _WRITTEN:
         for row, column in zip(*np.nonzero(table), strict=True):
-            ink = PAPER if shares[row, column] > 0.55 else INK
+            ink = Tone.PAPER if shares[row, column] > 0.55 else Tone.INK
             axes.text(
                 column, row, str(table[row, column]), ha="center", va="center", color=ink,
                 fontsize=SMALL,
             )  # fmt: skip
-    figure.write(MARGIN, 0.38, "truth down, answer across", SMALL, color=MUTED)
-    figure.key(MARGIN, top + side + 0.2, [("■", BLUE, "right"), ("■", ORANGE, "wrong")])
+    figure.write(MARGIN, 0.38, "truth down, answer across", SMALL, color=Tone.MUTED)
+    figure.key(MARGIN, top + side + 0.2, [("■", Tone.BLUE, "right"), ("■", Tone.ORANGE, "wrong")])
     return figure
 
 
@@ -301,7 +294,7 @@ def _coloured(shares: Any) -> Any:
     """[m, m, 4]: blue on the diagonal, orange beside it, over the faintest grey."""
     right, wrong = (
         LinearSegmentedColormap.from_list("shares", ["#F4F6F7", colour])
-        for colour in (BLUE, ORANGE)
+        for colour in (Tone.BLUE, Tone.ORANGE)
     )
     deep = np.where(shares > 0, 0.2 + 0.8 * shares, 0.0)
     return np.where(np.eye(len(shares), dtype=bool)[..., None], right(deep), wrong(deep))

@@ -15,20 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captune.plots.canvas import (
-    BLUE,
     DPI,
-    FAINT,
-    GREEN,
-    GREY,
-    INK,
     MARGIN,
-    MUTED,
-    ORANGE,
-    PAPER,
     SMALL,
     TEXT,
     WIDTH,
     Sheet,
+    Tone,
     fitted,
     full_rows,
     house_style,
@@ -46,7 +39,7 @@ _TALLEST = 1.5  # times the width of a panel; what is taller is shown smaller
 _COOL, _HOT = 0.25, 0.65
 
 # what a mark means, as its sign and colour: filled where the map is better than chance
-_SIGNS = {True: ("●", GREEN), False: ("○", GREY)}
+_SIGNS = {True: ("●", Tone.GREEN), False: ("○", Tone.GREY)}
 _PANELS = (("insertion", "insertion (more is better)"), ("deletion", "deletion (less is better)"))
 _PEOPLE = ("pointing", "pointing (more is better)")
 _LEFT, _ROW, _TOP, _BETWEEN = 2.15, 0.21, 0.95, 0.26  # inches
@@ -99,7 +92,7 @@ def maps_figure(
     rows = -(-(len(panels) + 1) // columns)
     figure = Sheet(above + rows * row + _BAR)
     top = figure.write_lines(MARGIN, MARGIN, heading, 0.19, TEXT + 1, weight="bold")
-    figure.write_lines(MARGIN, top, below, _LINE, SMALL, color=MUTED)
+    figure.write_lines(MARGIN, top, below, _LINE, SMALL, color=Tone.MUTED)
     small = _sized(image, width, height)
     grey = np.asarray(small.convert("L").convert("RGB"), dtype=np.float32) / np.float32(255)
     table = matplotlib.colormaps[colours]
@@ -109,7 +102,7 @@ def maps_figure(
         panel = panels[number - 1] if number else None
         word = fitted(panel.word if panel else "image", width, 1, TEXT, weight="bold")[0]
         if panel is None:
-            figure.write(left, top, word, TEXT, color=MUTED)
+            figure.write(left, top, word, TEXT, color=Tone.MUTED)
             picture = np.asarray(small)
         else:
             figure.write(left, top, word, TEXT, weight="bold")
@@ -169,25 +162,25 @@ def _write_mark(
 ) -> None:
     sign, colour = _SIGNS[panel.is_true]
     figure.write(left, top - 0.01, sign, SMALL - 1, color=colour)
-    ink = INK if panel.is_true else MUTED
+    ink = Tone.INK if panel.is_true else Tone.MUTED
     figure.write_lines(left + 0.13, top, lines, _MARK, SMALL - 1, color=ink)
 
 
 def _write_reason(figure: Sheet, reason: str, left: float, top: float, width: float) -> None:
-    ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
+    ground = {"facecolor": Tone.PAPER, "edgecolor": "none", "pad": 1.5}
     lines = fitted(reason, width - 0.15, 4, SMALL - 1)
     figure.write(left + 0.06, top + 0.06, "\n".join(lines), SMALL - 1, bbox=ground)
 
 
 def _colour_bar(figure: Sheet, table: Any, top: float) -> None:
     (left, height), (right, _) = figure.share(MARGIN, top), figure.share(WIDTH - MARGIN, top)
-    figure.add_artist(Line2D((left, right), (height, height), color=FAINT, linewidth=0.8))
+    figure.add_artist(Line2D((left, right), (height, height), color=Tone.FAINT, linewidth=0.8))
     axes = figure.place(MARGIN, top + 0.1, 1.2, 0.09)
     axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=table)
     axes.set_axis_off()
     meaning = "each panel has its own colour scale, from its lowest value to its highest"
-    figure.write(MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=MUTED)
-    figure.write(MARGIN, top + 0.24, MEANING, SMALL - 1, color=INK)
+    figure.write(MARGIN + 1.3, top + 0.085, meaning, SMALL - 1, color=Tone.MUTED)
+    figure.write(MARGIN, top + 0.24, MEANING, SMALL - 1, color=Tone.INK)
 
 
 @house_style()
@@ -199,8 +192,8 @@ def leaderboard_figure(reports: Sequence[EvalReport], default: str) -> Figure:
     heights = [len(_maps(report)) * _ROW + 0.85 for report in reports]
     figure = Sheet(_TOP + sum(heights) - 0.2)
     figure.head("Are the maps faithful?")
-    entries = [("●", GREEN, "the default map"), ("●", BLUE, "other maps")]
-    entries += [("|", ORANGE, "random maps"), ("|", GREY, "the centre of the image")]
+    entries = [("●", Tone.GREEN, "the default map"), ("●", Tone.BLUE, "other maps")]
+    entries += [("|", Tone.ORANGE, "random maps"), ("|", Tone.GREY, "the centre of the image")]
     figure.key(0.15, 0.45, entries)
     has_people = any("pointing" in row.estimates for one in reports for row in one.rows)
     panels = [*_PANELS, *([_PEOPLE] if has_people else [])]
@@ -252,7 +245,7 @@ def _block(
 def _panel(
     axes: Any, report: EvalReport, rows: Sequence[MapResult], measure: str, default: str
 ) -> None:
-    for control, colour in zip(_CONTROLS, (ORANGE, GREY), strict=True):
+    for control, colour in zip(_CONTROLS, (Tone.ORANGE, Tone.GREY), strict=True):
         for row in report.rows:
             if row.name.method == control and measure in row.estimates:
                 axes.axvline(row.estimates[measure].value, color=colour, linewidth=1.2)
@@ -260,7 +253,7 @@ def _panel(
         found = row.estimates.get(measure)
         if found is None:
             continue
-        colour = GREEN if str(row.name) == default else BLUE
+        colour = Tone.GREEN if str(row.name) == default else Tone.BLUE
         axes.plot(list(found.interval), [number, number], color=colour, linewidth=1.3)
         axes.plot(found.value, number, "o", color=colour, markersize=4.5)
     axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
@@ -281,8 +274,8 @@ def effect_curves_figure(report: EvalReport, default: str, hidden: str) -> Figur
     side, top, left, between = 2.5, 1.05, 0.62, 0.78
     figure = Sheet(top + side + 0.62)
     figure.head(f"What the words lose and gain: {report.title}", WIDTH - 2.1)
-    colours = {default: GREEN, "random": ORANGE, "centre": GREY}
-    entries = [("—", colours.get(name, BLUE), name) for name in report.curves]
+    colours = {default: Tone.GREEN, "random": Tone.ORANGE, "centre": Tone.GREY}
+    entries = [("—", colours.get(name, Tone.BLUE), name) for name in report.curves]
     figure.key(0.15, 0.45, entries[:2])
     figure.key(0.15, 0.67, entries[2:])
     for number, (measure, verb) in enumerate((("deletion", "hidden"), ("insertion", "shown"))):
@@ -290,12 +283,12 @@ def effect_curves_figure(report: EvalReport, default: str, hidden: str) -> Figur
         for name, found in report.curves.items():
             if measure in found:
                 shares, heights = found[measure]
-                axes.plot(shares, heights, color=colours.get(name, BLUE), linewidth=1.4)
+                axes.plot(shares, heights, color=colours.get(name, Tone.BLUE), linewidth=1.4)
         axes.set_xlabel(f"fraction of the patches that are {verb}, the map's first")
         axes.set_ylabel(f"{measure}: fraction of what the images add")
-        axes.axhline(0, color=INK, linewidth=0.5)
+        axes.axhline(0, color=Tone.INK, linewidth=0.5)
         axes.set_xlim(0, 1)
-    figure.write(WIDTH - 0.15, 0.14, hidden, SMALL, ha="right", color=MUTED)
+    figure.write(WIDTH - 0.15, 0.14, hidden, SMALL, ha="right", color=Tone.MUTED)
     return figure
 
 

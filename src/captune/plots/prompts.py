@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from captune.plots.canvas import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    MARGIN,
-    MUTED,
-    ORANGE,
-    PAPER,
-    SMALL,
-    WIDTH,
-    Sheet,
-    beside,
-    fitted,
-    house_style,
-)
+from captune.plots.canvas import MARGIN, SMALL, WIDTH, Sheet, Tone, beside, fitted, house_style
 from captune.statistics import SIGNIFICANT
 from captune.text import p_value, percent, points
 
@@ -58,29 +43,22 @@ def prompt_comparison_figure(comparison: TemplateComparison, limit: int = 30) ->
     high = max(results[i].interval.high for i in shown)  # type: ignore[union-attr]
     room = max(0.02, 0.06 * (high - low))
     axes.set_xlim(max(0, 100 * (low - room)), min(100, 100 * (high + room)))
-    axes.axvline(100 * (results[best].accuracy or 0), color=GREEN, linewidth=1, alpha=0.5)
+    axes.axvline(100 * (results[best].accuracy or 0), color=Tone.GREEN, linewidth=1, alpha=0.5)
     colours = set()
     for row, index in enumerate(shown):
         result, against = results[index], results[index].against_best
         assert result.accuracy is not None
         assert result.interval is not None
         worse = against is not None and against.p_holm < SIGNIFICANT
-        colour = GREEN if against is None else ORANGE if worse else BLUE
+        colour = Tone.GREEN if against is None else Tone.ORANGE if worse else Tone.BLUE
         marker = "D" if against is None else "o"
         rows.dot(row, result.accuracy, result.interval, colour, marker)
         difference = "best" if against is None else points(against.difference)
         p = "" if against is None else f"p {p_value(against.p_holm)}"
         rows.note(row, (percent(result.accuracy), difference, p), bold=against is None)
         colours.add(colour)
-    entries = [
-        entry
-        for entry in (
-            ("◆", GREEN, "best"),
-            ("●", BLUE, "not significantly different"),
-            ("●", ORANGE, "worse"),
-        )
-        if entry[1] in colours
-    ]
+    entries = [("◆", Tone.GREEN, "best"), ("●", Tone.BLUE, "not significantly different")]
+    entries.append(("●", Tone.ORANGE, "worse"))
     hidden = len(order) - len(shown)
     told = ""
     if others:
@@ -88,7 +66,7 @@ def prompt_comparison_figure(comparison: TemplateComparison, limit: int = 30) ->
         told += " The best was chosen on these images: it flatters a little."
     if hidden:
         told += f" {hidden} more prompts are in the table."
-    rows.foot(entries, told)
+    rows.foot(entries, told, colours)
     return figure
 
 
@@ -115,13 +93,13 @@ def class_change_figure(comparison: TemplateComparison, index: int) -> Figure:
     other = comparison.results[index].template
     rows.head(f"“{other}”", "change in accuracy (percentage points)", "best → this")
     best = f"against the best: “{comparison.results[comparison.best].template}”"
-    figure.write(MARGIN, 0.3, fitted(best, 6.7, 1, SMALL)[0], SMALL, color=INK)
+    figure.write(MARGIN, 0.3, fitted(best, 6.7, 1, SMALL)[0], SMALL, color=Tone.INK)
     shares = [100 * change.share for change in kept] or [-10, 10]
     room = 0.08 * max(abs(share) for share in shares)
     axes.set_xlim(min(0, *shares) - room, max(0, *shares) + room)
-    axes.axvline(0, color=GREY, linewidth=1)
+    axes.axvline(0, color=Tone.GREY, linewidth=1)
     for row, change in enumerate(kept):
-        colour = BLUE if change.change > 0 else ORANGE
+        colour = Tone.BLUE if change.change > 0 else Tone.ORANGE
         axes.barh(row, 100 * change.share, height=_BAR / rows.height, color=colour)
         count = f"{change.correct - change.change} → {change.correct} of {change.images}"
         rows.note(row, ("", "", count))
@@ -130,10 +108,9 @@ def class_change_figure(comparison: TemplateComparison, index: int) -> Figure:
     rest = len(changes) - len(kept)
     told = f"{len(changes)} of {len(comparison.labels)} classes change"
     told += f"; {rest} with smaller changes are not drawn." if rest else "."
-    colours = {BLUE if change.change > 0 else ORANGE for change in kept}
-    meanings = [("■", BLUE, "more right"), ("■", ORANGE, "fewer right")]
-    entries = [entry for entry in meanings if entry[1] in colours]
-    rows.foot(entries, told)
+    colours = {Tone.BLUE if change.change > 0 else Tone.ORANGE for change in kept}
+    entries = [("■", Tone.BLUE, "more right"), ("■", Tone.ORANGE, "fewer right")]
+    rows.foot(entries, told, colours)
     return figure
 
 
@@ -154,9 +131,9 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
     marks = set()
     for row, probe in enumerate(probes):
         kinds = (
-            ("same_answer", BLUE, "o"),
-            ("right_answer", ORANGE, "s"),
-            ("denial_wins", INK, "D"),
+            ("same_answer", Tone.BLUE, "o"),
+            ("right_answer", Tone.ORANGE, "s"),
+            ("denial_wins", Tone.INK, "D"),
         )
         for step, (name, colour, marker) in enumerate(kinds):
             share = getattr(probe, name)
@@ -167,12 +144,12 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
         if probe.denial_wins_elsewhere is not None:
             rows.hollow(row + 0.31, probe.denial_wins_elsewhere)
     entries = [
-        ("●", BLUE, "denied prompts put the same class first"),
-        ("■", ORANGE, "denied prompts put the right class first"),
-        ("◆", INK, "“not X” scores above “X”, X the right class"),
-        ("◇", INK, "the same for the wrong classes"),
+        ("●", Tone.BLUE, "denied prompts put the same class first"),
+        ("■", Tone.ORANGE, "denied prompts put the right class first"),
+        ("◆", Tone.INK, "“not X” scores above “X”, X the right class"),
+        ("◇", Tone.INK, "the same for the wrong classes"),
     ]
-    known = [entry for entry in entries if entry[1] != ORANGE or "s" in marks]
+    known = [entry for entry in entries if entry[1] != Tone.ORANGE or "s" in marks]
     rows.foot(known[:2], "")
     figure.key(MARGIN, rows.bottom + 0.70, known[2:])
     return figure
@@ -192,7 +169,7 @@ def agreement_figure(comparison: TemplateComparison) -> Figure:
     for row in range(count):
         for column in range(count):
             share = shares[row, column]
-            colour = "white" if share > 75 else INK
+            colour = "white" if share > 75 else Tone.INK
             axes.text(
                 column, row, f"{share:.0f}", ha="center", va="center", fontsize=SMALL, color=colour
             )
@@ -206,7 +183,7 @@ def agreement_figure(comparison: TemplateComparison) -> Figure:
     hidden = len(comparison.results) - count
     if hidden:
         told = f"{hidden} more prompts are in the table."
-        figure.write(MARGIN, top + count * cell + 0.2, told, SMALL, color=MUTED)
+        figure.write(MARGIN, top + count * cell + 0.2, told, SMALL, color=Tone.MUTED)
     return figure
 
 
@@ -218,7 +195,6 @@ class _Rows:
         if any(len(line) > 1 for line in lines):
             height = max(height, 2 * _LINE + 0.08)
         self.height = height
-        self.notes = notes
         self.bottom = _HEAD + height * len(texts)
         self.figure = Sheet(self.bottom + 0.95)
         width = WIDTH - 2 * MARGIN - names - notes
@@ -237,7 +213,7 @@ class _Rows:
         """Title above, what the axis and the notes (so many inches to the right of it) mean."""
         self.figure.head(title)
         place = self.right + notes_left, _HEAD - 0.06
-        self.figure.write(*place, notes, SMALL, color=MUTED, va="bottom")
+        self.figure.write(*place, notes, SMALL, color=Tone.MUTED, va="bottom")
         self.axes.set_xlabel(axis)
 
     def dot(self, row: float, share: float, interval: Interval, colour: str, marker: str) -> None:
@@ -250,8 +226,8 @@ class _Rows:
     def hollow(self, row: float, share: float) -> None:
         """A share without an interval."""
         self.axes.plot(
-            100 * share, row, marker="D", color=PAPER, markeredgecolor=INK, markersize=5.5,
-            markeredgewidth=1.2, clip_on=False, zorder=3,
+            100 * share, row, marker="D", color=Tone.PAPER, markeredgecolor=Tone.INK,
+            markersize=5.5, markeredgewidth=1.2, clip_on=False, zorder=3,
         )  # fmt: skip
 
     def note(self, row: float, texts: tuple[str, str, str], bold: bool = False) -> None:
@@ -261,11 +237,13 @@ class _Rows:
             weight = "bold" if bold else "normal"
             beside(self.axes, 1, row, left, text, ha=align, fontsize=SMALL, weight=weight)
 
-    def foot(self, entries: list[tuple[str, str, str]], text: str) -> None:
-        """Legend and a sentence below."""
-        self.figure.key(MARGIN, self.bottom + 0.52, entries)
+    def foot(
+        self, entries: list[tuple[str, str, str]], text: str, only: Collection[str] | None = None
+    ) -> None:
+        """Legend, `only` of these colours, and a sentence below."""
+        self.figure.key(MARGIN, self.bottom + 0.52, entries, only)
         lines = fitted(text, WIDTH - 2 * MARGIN, 2, SMALL)
-        self.figure.write(MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=MUTED)
+        self.figure.write(MARGIN, self.bottom + 0.66, "\n".join(lines), SMALL, color=Tone.MUTED)
 
 
 def _name(axes: Any, row: int, lines: Sequence[str]) -> None:
