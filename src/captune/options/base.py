@@ -25,10 +25,16 @@ class CaptionsInMemory(type(Path())):  # type: ignore[misc]
     text: str
 
     @classmethod
-    def of(cls, captions: Any) -> CaptionsInMemory:
-        """Raises TypeError for what has no form in JSON."""
+    def of(cls, name: str, captions: Any) -> CaptionsInMemory:
+        """Raises UserError for what has no form in JSON. name: of the option."""
         made = cls(IN_MEMORY)
-        made.text = json.dumps(captions)
+        try:
+            made.text = json.dumps(captions)
+        except TypeError:
+            raise UserError(
+                f'{name}: captions in memory are {{"image": "caption"}} or {{"image": ["caption",'
+                " ...]}, all of them texts"
+            ) from None
         return made
 
 

@@ -126,20 +126,10 @@ def from_python(options: type[Options], **keywords: Any) -> Options:
     kept = {field.name for field in _fields(options) if field.metadata.get("captions")}
     for name in kept & keywords.keys():
         if isinstance(keywords[name], dict | list):
-            keywords[name] = _captions(name, keywords[name])
+            keywords[name] = CaptionsInMemory.of(name, keywords[name])
     return options(
         **{name: _of_python(name, value, hints.get(name)) for name, value in keywords.items()}
     )
-
-
-def _captions(name: str, value: Any) -> CaptionsInMemory:
-    try:
-        return CaptionsInMemory.of(value)
-    except TypeError:
-        raise UserError(
-            f'{name}: captions in memory are {{"image": "caption"}} or {{"image": ["caption",'
-            " ...]}, all of them texts"
-        ) from None
 
 
 def _with_commas(name: str, value: Sequence[Any]) -> str:
