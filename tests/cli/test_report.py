@@ -93,7 +93,7 @@ def test_a_page_that_does_not_hold_ends_with_2(
     [
         (["{run}"], "no page to write; name one with --out"),
         (["--out", "{tmp}/p.html"], "no run to report"),
-        (["nowhere", "--out", "{tmp}/p.html"], "is not a finished run folder"),
+        (["nowhere", "--out", "{tmp}/p.html"], "nowhere does not exist"),
         (["{run}", "--out", "{tmp}"], "is a folder"),
         (["{run}", "--out", "{tmp}/p.html", "--limit", "0"], "limit must be 1 or more, not 0"),
     ],

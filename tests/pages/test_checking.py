@@ -106,7 +106,7 @@ def test_a_run_that_never_agreed_with_itself_is_named(
 
 def test_runs_may_have_moved(page: Path, runs: list[Path], tmp_path: Path) -> None:
     moved = [run.rename(tmp_path / f"moved-{run.name}") for run in runs]
-    with pytest.raises(UserError, match="is not a finished run"):
+    with pytest.raises(UserError, match="does not exist"):
         check_page(page)
     # whose captions a score is of is told by the folder that they were in
     found = check_page(page, [str(run) for run in moved if run.name != "moved-score"])

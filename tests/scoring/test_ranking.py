@@ -177,7 +177,7 @@ def test_what_is_no_metric_is_not_told_to_be_scored(tmp_path: Path) -> None:
 def test_only_score_runs_are_ranked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run of captune baking"):
         rank(write_run(tmp_path / "run", {"a": {"cider": 1.0}}, kind="baking"))
-    with pytest.raises(UserError, match="not a finished run"):
+    with pytest.raises(UserError, match="does not exist"):
         rank(tmp_path / "nothing")
 
 

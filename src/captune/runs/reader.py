@@ -261,6 +261,10 @@ def _read_object(folder: Path, name: str) -> dict[str, Any]:
     try:
         data = read_regular(folder / name, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
+        if not folder.exists():
+            raise UserError(
+                f"{printable(folder)} does not exist; name a folder that --out wrote"
+            ) from None
         raise UserError(
             f"{printable(folder)} is not a finished run folder (it has no {name}); make the"
             " run again"
