@@ -143,7 +143,16 @@ def run(
         if writer is not None:
             writer.metrics = _metrics(result, classifier)
             writer.extra["device"] = result.device
-    _finish(options, result, progress)
+    result.add_written(options.to)
+    if options.csv is not None:
+        result.written["csv"] = options.csv
+        if len(result.prompts) > 1:
+            progress.message(
+                f"{options.csv} holds the answers of the first of {len(result.prompts)} prompts "
+                f'("{result.prompts[0]["template"]}"); --ensemble mean makes one answer of all'
+            )
+    if options.out is not None:
+        result.finish(options.out, progress, "top-5 figures" if options.top5 else "")
     return result
 
 
@@ -232,19 +241,6 @@ def _classify(
         }
         for template, right_answers in zip(classifier.prompts, correct.tolist(), strict=True)
     ]
-
-
-def _finish(options: ClassifyOptions, result: ClassifyResult, progress: Progress) -> None:
-    result.add_written(options.to)
-    if options.csv is not None:
-        result.written["csv"] = options.csv
-        if len(result.prompts) > 1:
-            progress.message(
-                f"{options.csv} holds the answers of the first of {len(result.prompts)} prompts "
-                f'("{result.prompts[0]["template"]}"); --ensemble mean makes one answer of all'
-            )
-    if options.out is not None:
-        result.finish(options.out, progress, "top-5 figures" if options.top5 else "")
 
 
 def _metrics(result: ClassifyResult, classifier: ZeroShotClassifier) -> dict[str, Any]:
