@@ -26,6 +26,7 @@ from captune.cli.commands import COMMANDS, help_texts
 from captune.cli.console import discard_stream, open_streams, print_json, say
 from captune.errors import UserError
 from captune.escaping import plain_streams
+from captune.options.codec import add_options
 from captune.storage import cache_folder, is_offline, set_offline
 from captune.text import counted
 from captune_metrics.display import nearest, quoted, shorten
@@ -90,7 +91,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             name, **listed, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if only is None or only == name:
-            command.add_arguments(sub)
+            if command.options:
+                add_options(sub, command.options_type())
             _add_common(sub, has_tables=command.tables, has_answers=command.answers)
     return parser
 

@@ -29,7 +29,7 @@ from captune.errors import MissingExtra, UserError
 from captune.escaping import bare
 from captune.files import check_folder_name, check_writable
 from captune.options.base import RowOptions
-from captune.options.codec import add_options, names_a_path, read_options, typed_options
+from captune.options.codec import names_a_path, read_options, typed_options
 
 _WRITTEN = ("out", "csv", "to", "predictions", "sidecar")  # options that write files
 
@@ -61,11 +61,6 @@ class Command:
         module, _, name = self.options.partition(".")
         found: type[Any] = getattr(import_module(f"captune.options.{module}"), name)
         return found
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Its own arguments."""
-        if self.options:
-            add_options(parser, self.options_type())
 
     def __call__(self, arguments: argparse.Namespace) -> int:
         """Run it. Returns the exit status."""
