@@ -231,7 +231,7 @@ def _tune(source: RunSource, _: list[Skipped]) -> Figures:
         )
         for method in methods
     ]
-    yield "curves", curves_figure(curves, tune.selecting_score(methods, source))
+    yield "curves", curves_figure(curves, tune.selecting_score(methods))
     if source.run.metrics.get("curve") is not None:
         yield "images", images_figure(convert(source.at("curve"), Curve))
 

@@ -79,15 +79,15 @@ def methods_of(source: RunSource) -> list[Method]:
     ]
 
 
-def best_of(source: RunSource, methods: Sequence[Method]) -> Method:
+def best_of(methods: Sequence[Method]) -> Method:
     """The one that the run calls the best."""
-    best = source.run.metrics.get("best")
+    best = methods[0].source.run.metrics.get("best")
     return next((method for method in methods if method.name == best), methods[0])
 
 
-def selecting_score(methods: Sequence[Method], source: RunSource) -> str:
+def selecting_score(methods: Sequence[Method]) -> str:
     """The score that methods are compared by: what selected them, where it is a score."""
-    select = source.run.metrics.get("select")
+    select = methods[0].source.run.metrics.get("select")
     known = [metric for metric in _SCORES if methods[0].has(metric)]
     return select if select in known else known[0]
 
@@ -95,7 +95,7 @@ def selecting_score(methods: Sequence[Method], source: RunSource) -> str:
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: sentences, and the headline numbers of the best method."""
     methods = methods_of(source)
-    best = best_of(source, methods)
+    best = best_of(methods)
     if unusable := best.unusable():
         why = joined(unusable)
         if len(methods) == 1:
@@ -104,7 +104,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
         said = "None of the {} methods is usable, whatever their scores; of {}, {}."
         return words(said, every, best.name, why), None
     usable = [method for method in methods if not method.unusable()]
-    by = selecting_score(methods, source)
+    by = selecting_score(methods)
     images = best.figure(count, "images")
     name = title_of(by)
     if len(methods) == 1:
@@ -172,11 +172,11 @@ def section(source: RunSource, _context: PageContext) -> Section:
     part.blocks.append(_table(source, methods))
     if source.run.metrics.get("curve") is not None:
         part.blocks += _images_needed(source)
-    part.blocks += [Heading("How the training went"), *_curves(methods, source)]
-    best = best_of(source, methods).keys
+    part.blocks += [Heading("How the training went"), *_curves(methods)]
+    best = best_of(methods).keys
     part.blocks += chosen_blocks(source, *best, "reranking")
     part.blocks += agreement_blocks(source, *best, "agreement")
-    part.blocks += [Heading("Where the trained parameters are"), _budget(source, methods)]
+    part.blocks += [Heading("Where the trained parameters are"), _budget(methods)]
     if fine := _findings(methods, are_wrong=False):
         part.blocks.append(Fold("Checks that found nothing wrong", [Remarks(fine)]))
     return part
@@ -198,7 +198,7 @@ def tables(source: RunSource) -> list[Table]:
 
 
 def _table(source: RunSource, methods: Sequence[Method]) -> Table:
-    best, by = best_of(source, methods), selecting_score(methods, source)
+    best, by = best_of(methods), selecting_score(methods)
     against = source.run.typed_metrics(TuneMetrics).against_best
     useless = {method.name for method in methods if method.unusable()}
     settled = {name for name, one in against.items() if is_settled(one.p_holm, one.interval)}
@@ -289,10 +289,10 @@ def _images_table(source: RunSource) -> Table:
     return Table(f"images-{source.number}", "Scores by number of images", columns, rows, note=note)
 
 
-def _curves(methods: Sequence[Method], source: RunSource) -> list[Any]:
+def _curves(methods: Sequence[Method]) -> list[Any]:
     from captune.plots.captions import smoothed
 
-    by = selecting_score(methods, source)
+    by = selecting_score(methods)
     lines, losses, scores, kept = [], [], [], []
     for i, method in enumerate(methods):
         tone = f"series-{i % _SERIES + 1}"
@@ -333,7 +333,7 @@ def _points(epochs: Sequence[Mapping[str, float]], name: str) -> list[tuple[floa
     return [(one["epoch"], one[name]) for one in epochs if one.get(name) is not None]
 
 
-def _budget(source: RunSource, methods: Sequence[Method]) -> Table:
+def _budget(methods: Sequence[Method]) -> Table:
     most = max(1, *(n for method in methods for n in method.at("trained").values()))
     rows = [
         [
@@ -347,4 +347,4 @@ def _budget(source: RunSource, methods: Sequence[Method]) -> Table:
     ]
     columns = [Column("method"), Column("part")]
     columns += [*numbers("trained parameters"), Column("", wide=True)]
-    return Table(f"budget-{source.number}", "Trained parameters by part", columns, rows)
+    return Table(f"budget-{methods[0].source.number}", "Trained parameters by part", columns, rows)
