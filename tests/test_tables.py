@@ -219,7 +219,7 @@ def test_markdown_shows_what_others_typed_as_text() -> None:
         "| captions | CIDEr-D | p |\n"
         "| --- | ---: | ---: |\n"
         "| =a\\_b\\|c | 0.512 \\[0.400, 0.600\\] | – |\n"
-        "| **50 % {x}** | **−0.250** | **0.012** |\n\n"
+        "| **50 % {x}** | −0.250 | 0.012 |\n\n"
         "An \\<i\\>interval\\</i\\> below each.\n"
     )
 
@@ -235,7 +235,7 @@ def test_latex_is_escaped_and_in_the_style_of_booktabs() -> None:
         "captions & CIDEr-D & p \\\\\n"
         "\\midrule\n"
         "=a\\_b\\textbar{}c & 0.512 [0.400, 0.600] & -- \\\\\n"
-        "\\textbf{50 \\% \\{x\\}} & \\textbf{$-$0.250} & \\textbf{0.012} \\\\\n"
+        "\\textbf{50 \\% \\{x\\}} & $-$0.250 & 0.012 \\\\\n"
         "\\bottomrule\n"
         "\\end{tabular}\n"
         "\\par\\smallskip{\\footnotesize An \\textless{}i\\textgreater{}interval"

@@ -275,8 +275,9 @@ class Table:
         return table
 
     def _bold(self, rows: Sequence[Sequence[str]], form: str) -> list[list[str]]:
+        # the name alone: readers of a paper take a bold number for the best of its column
         return [
-            [form.format(text) if i in self.marked and text else text for text in row]
+            [form.format(row[0]), *row[1:]] if i in self.marked and row[0] else list(row)
             for i, row in enumerate(rows)
         ]
 
