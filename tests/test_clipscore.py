@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from captune.cli import main
 from captune.clipscore import (
     PREFIX,
     PairFeatures,
@@ -189,6 +190,22 @@ def test_the_same_image_under_two_ids_is_encoded_once(images):
         scores = clipscore({"x": "a cab", "y": "a cab"}, pairs, model=model, how=Encoding(cache))
     assert model.image.module.seen == 1
     assert scores.per_image["x"] == scores.per_image["y"]
+
+
+def test_a_command_loads_the_model_that_its_options_name(images, tmp_path, monkeypatch, capsys):
+    loaded = []
+
+    def load(spec, **where):
+        loaded.append((spec, where))
+        return scripted()
+
+    monkeypatch.setattr("captune.models.load.load_image_text_model", load)
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps(CANDIDATES))
+    words = ["--images", str(tmp_path), "--metrics", "clipscore", "--model", "hf:some/model"]
+    status = main(["score", str(captions), *words, "--device", "cpu", "--dtype", "float16"])
+    assert status == 0, capsys.readouterr().err
+    assert loaded == [("hf:some/model", {"device": "cpu", "dtype": "float16"})]
 
 
 def test_the_prefix_is_that_of_the_options(images):
