@@ -3,7 +3,7 @@
 Labels, prompts, captions and file names come from others. Raw, they would colour a terminal, set
 its clipboard or turn a sentence around; here each such character is shown as its escape. Whatever
 is printed goes through `plain_streams`, so that nothing can forget it; what is drawn by rich goes
-through `console`.
+through `console`. HTML is escaped where pages are rendered (`pages.blocks`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from captune.captioning.checkpoint import (
 from captune.captioning.model import CaptionModel, batch, build_model
 from captune.captioning.settings import read_settings
 from captune.errors import UserError
-from captune.models.encoders import seen_both_ways
+from captune.models.mirrored import seen_both_ways
 
 SETTINGS = {"width": 16, "heads": 2, "every": 2}
 

@@ -24,10 +24,10 @@ from tests.report_runs import (
 
 from captune.cli import main
 from captune.errors import UserError
-from captune.pages.album import BUDGET_BYTES, Album, Picture
 from captune.pages.checking import check_page
 from captune.pages.page import write_report
 from captune.pages.sources import PageSettings
+from captune.pages.thumbnails import BUDGET_BYTES, Album, Picture
 from captune.runs import RunWriter, read_run
 from captune_metrics.display import printable
 
@@ -384,7 +384,7 @@ def test_two_thousand_images_stay_below_30_mb(
     long = " ".join(["caption"] * 20)
     captions = {name: f"{long} {name}" for name in names}
     scored = score_run(tmp_path / "score", root, captions)
-    monkeypatch.setattr("captune.pages.album.BUDGET_BYTES", BUDGET_BYTES // 10)
+    monkeypatch.setattr("captune.pages.thumbnails.BUDGET_BYTES", BUDGET_BYTES // 10)
     page = page_of([scored], tmp_path / "page.html")
     assert page.stat().st_size < 3_000_000
     assert page.read_text().count("data:image/jpeg;base64,") == 9  # 8 cards, and the script's own
@@ -399,7 +399,7 @@ def test_pictures_become_smaller_until_they_fit(
     run = read_run(classify_run(tmp_path / "run", root, names))
 
     def sizes(budget: int) -> list[Picture]:
-        monkeypatch.setattr("captune.pages.album.BUDGET_BYTES", budget)
+        monkeypatch.setattr("captune.pages.thumbnails.BUDGET_BYTES", budget)
         album = Album()
         for n in range(6):
             album.picture(run, f"{n}.jpg")

@@ -32,7 +32,7 @@ from captune.files import sha256_of, whole_file
 from captune.json_yaml import convert, read_object
 from captune.models import hub
 from captune.models.decoders import Decoder, load_decoder
-from captune.models.encoders import sees_alike
+from captune.models.mirrored import sees_alike
 from captune.models.tokenizers import narrowed
 from captune.models.vetting import require_finite_tensor
 from captune.models.weights import (

@@ -32,8 +32,9 @@ from captune.features.encode import encode_images, encode_texts
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile
 from captune.models import hub
-from captune.models.encoders import Floats, ImageTextModel, normalise, seen_both_ways
+from captune.models.encoders import Floats, ImageTextModel, normalise
 from captune.models.load import load_image_text_model
+from captune.models.mirrored import seen_both_ways
 from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed

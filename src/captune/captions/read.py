@@ -17,9 +17,11 @@ from captune.captions.file import (
     CaptionCollector,
     CaptionFile,
     filled_lines,
+    keys_among,
+)
+from captune.captions.json_forms import (
     is_coco,
     is_karpathy,
-    keys_among,
     read_coco,
     read_karpathy,
     read_lines,

@@ -78,9 +78,9 @@ def run(
     command: the words that asked for the page, kept in it. Raises UserError for no runs, for what
     is no run, and for what cannot be written.
     """
-    from captune.pages.album import HIDDEN
     from captune.pages.page import write_report
     from captune.pages.sources import PageSettings
+    from captune.pages.thumbnails import HIDDEN
 
     if options.out is None:
         raise UserError("no page to write; name one with --out FILE.html")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captune.errors import UserError
-from captune.models.weights import digest_of
 
 
 @dataclass(frozen=True)
@@ -171,84 +170,6 @@ class ImageEncoder:
 
     def _moved(self, values: Tensor) -> Tensor:
         return values.to(device=self.device, dtype=self.dtype, non_blocking=True)
-
-
-def mirrored(encoder: ImageEncoder) -> ImageEncoder:
-    """The same encoder of images that are mirrored first; what it yields is cached apart.
-
-    Raises UserError for one without a patch grid.
-    """
-    patches = encoder.require_patches()
-    return replace(
-        encoder,
-        transform=_Mirrored(encoder.transform),
-        preprocessing_id=digest_of("mirrored", encoder.preprocessing_id),
-        patches=replace(
-            patches,
-            transform=_Mirrored(patches.transform),
-            preprocessing_id=digest_of("mirrored", patches.preprocessing_id),
-        ),
-    )
-
-
-def both_ways(encoder: ImageEncoder) -> ImageEncoder:
-    """The same encoder, which sees each image as it is and mirrored, and takes the mean of both.
-
-    The grid of the mirrored image is turned back first, so a place stays where it is; both grids
-    are kept until they are finished. Pixels are turned after the transform, which treats left and
-    right alike.
-    """
-    return replace(
-        encoder,
-        module=Side(encoder.module, _mean_of_both),
-        preprocessing_id=seen_both_ways(encoder.preprocessing_id),
-        patches=None if encoder.patches is None else _grids_of_both(encoder.patches),
-    )
-
-
-def seen_both_ways(preprocessing_id: str) -> str:
-    """The id of a preprocessing -> that of the same by `both_ways`."""
-    return digest_of("both ways", preprocessing_id)
-
-
-def sees_alike(preprocessing_id: str, other: str) -> bool:
-    """Whether two preprocessings are the same but for `both_ways`."""
-    both = (preprocessing_id, seen_both_ways(preprocessing_id))
-    return other in both or preprocessing_id == seen_both_ways(other)
-
-
-def _mean_of_both(module: nn.Module, pixels: Tensor) -> Tensor:
-    # the plain pass comes last: what is looked up inside the module is that of the plain image
-    mirrored: Tensor = module(pixels.flip(-1))
-    mean: Tensor = (mirrored + module(pixels)) / 2
-    return mean
-
-
-def _grids_of_both(patches: PatchGrid) -> PatchGrid:
-    tokens, channels = patches.cached_shape
-
-    def encode(pixels: Tensor) -> Tensor:
-        return torch.cat([patches.encode(pixels), patches.encode(pixels.flip(-1))], dim=1)
-
-    def finish(cached: Tensor) -> Tensor:
-        plain, mirrored = (patches.finish(one) for one in torch.split(cached, tokens, dim=1))
-        return (plain + mirrored[:, patches.shape.turned.to(mirrored.device)]) / 2
-
-    return replace(
-        patches,
-        cached_shape=(2 * tokens, channels),
-        encode=encode,
-        finish=finish,
-        preprocessing_id=seen_both_ways(patches.preprocessing_id),
-    )
-
-
-@dataclass(frozen=True)
-class _Mirrored:
-    transform: Callable[[Image.Image], Tensor]
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        return self.transform(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
 
 def grid_of_features(

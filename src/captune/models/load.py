@@ -277,7 +277,7 @@ def load_model(
     (errors.Offline). Raises UserError for whatever the user can mend.
     """
     from captune.models.devices import resolve_device, resolve_dtype
-    from captune.models.encoders import both_ways
+    from captune.models.mirrored import both_ways
 
     parsed = parse_spec(spec)
     where = resolve_device(device)

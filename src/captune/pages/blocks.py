@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from captune.escaping import printable_lines
-from captune.pages.album import Picture
+from captune.pages.thumbnails import Picture
 from captune.tables import Number
 from captune.text import percent
 from captune_metrics.display import printable

@@ -20,9 +20,9 @@ import captune
 from captune.errors import UserError
 from captune.files import read_text
 from captune.json_yaml import MOST_MEMORY, as_shown, convert, differences, json_cost, require
-from captune.pages.album import Album
 from captune.pages.page import PageAbout, build, render_page
 from captune.pages.sources import digests_of
+from captune.pages.thumbnails import Album
 from captune.runs.kinds import check_records
 from captune_metrics.display import printable, quoted
 

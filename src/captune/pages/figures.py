@@ -20,13 +20,13 @@ from captune.images import Skipped, UnreadableImage, open_image
 from captune.images.match import sample_names
 from captune.json_yaml import convert
 from captune.options.captioning import COLOURS
-from captune.pages.album import not_opened
 from captune.pages.blocks import blocks_of
 from captune.pages.page import Page
 from captune.pages.sections import captions, classify, tune
 from captune.pages.sections.caption_sources import CaptionSources
 from captune.pages.sections.maps import described
 from captune.pages.sources import PageSettings, RunSource
+from captune.pages.thumbnails import not_opened
 from captune.plots import (
     Top5,
     agreement_figure,

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from captune.pages.album import thumbnail_of
 from captune.pages.blocks import render_template
 from captune.pages.sections import section_of
 from captune.pages.sources import plain_text, read_runs
+from captune.pages.thumbnails import thumbnail_of
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
 from captune.tables import Column, Table

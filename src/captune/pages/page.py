@@ -18,7 +18,6 @@ from msgspec import Meta, Struct, to_builtins
 import captune
 from captune.files import whole_file
 from captune.json_yaml import Count
-from captune.pages.album import Album, hidden_sentence
 from captune.pages.blocks import (
     Cards,
     Code,
@@ -43,6 +42,7 @@ from captune.pages.sources import (
     read_runs,
     words,
 )
+from captune.pages.thumbnails import Album, hidden_sentence
 from captune.progress import SILENT, Progress
 from captune.runs.kinds import KINDS
 from captune.runs.reader import ABOUT

@@ -16,7 +16,6 @@ from PIL.Image import Resampling
 from captune.files import check_writable
 from captune.images import Skipped, UnreadableImage, open_image
 from captune.pages import charts
-from captune.pages.album import HIDDEN, Album, Picture
 from captune.pages.blocks import (
     Bar,
     Card,
@@ -33,6 +32,7 @@ from captune.pages.page import Page, write_page
 from captune.pages.sections import PageContext, maps
 from captune.pages.sections.caption_sources import caption_text
 from captune.pages.sources import PageSettings, RunSet, RunSource, read_runs, words
+from captune.pages.thumbnails import HIDDEN, Album, Picture
 from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.scoring.rank import Pair, Ranking, Standing, Tie, write_table
 from captune.tables import Column, Number, Table, numbers

@@ -36,7 +36,7 @@ from captune.images import Skipped, UnreadableImage
 from captune.images.decode import read_image, stop_decoding
 from captune.images.formats import find_format
 from captune.options.shards import WEBDATASET
-from captune.pages.album import thumbnail_of
+from captune.pages.thumbnails import thumbnail_of
 from captune.runs.records import plain
 from captune.shards.answers import Answered, Answerer, answered_before, load_answerer, sums_of
 from captune.shards.manifest import (

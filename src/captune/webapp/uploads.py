@@ -33,7 +33,7 @@ from captune.errors import UserError
 from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
 from captune.images.decode import opened_image
 from captune.images.find import ENDINGS
-from captune.pages.album import THUMBNAIL_PX, thumbnail
+from captune.pages.thumbnails import THUMBNAIL_PX, thumbnail
 from captune.webapp.guard import SLOWEST_S, Refusal
 from captune_metrics.display import printable
 

@@ -23,7 +23,7 @@ from captune.features.cache import FeatureCache
 from captune.features.encode import open_grids
 from captune.features.pipeline import Encoding
 from captune.images import find_images
-from captune.models.encoders import mirrored
+from captune.models.mirrored import mirrored
 
 
 def captioned(*captions: list[str]) -> CaptionDataset:

@@ -13,7 +13,7 @@ from tests.captioning.tiny import END, FAMILIES, GRID, PAD, tiny_decoder
 
 from captune.captioning.bridge.cross_attention import CrossAttentionConfig
 from captune.captioning.model import CaptionModel, batch, build_model
-from captune.captioning.training.step import learning_rate_groups, stream_sizes
+from captune.captioning.training.rates import learning_rate_groups, stream_sizes
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.errors import UserError
 from captune.options.tuning import TuneOptions

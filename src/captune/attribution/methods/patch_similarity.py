@@ -22,8 +22,8 @@ from captune.attribution.methods import LayerHead, MapMethod
 from captune.attribution.word_scores import WordTarget
 from captune.errors import UserError
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid, TextEncoder
+from captune.zeroshot.prompts import DEFAULT_TEMPLATE
 
-_PROMPT = "a photo of a {}"
 _MARKS = ".,;:!?\"'()"
 
 
@@ -64,7 +64,7 @@ def _similarities(captioned: CaptionedImage, words: Sequence[str], others: Seque
     """Of each word less its other one; an empty word, as the caption's end is, is near nothing."""
     encoder, patch_grid, text = _require(captioned.encoder)
     bare = [word.strip().strip(_MARKS) for word in (*words, *others)]
-    texts = F.normalize(text.encode([_PROMPT.format(word) for word in bare]), dim=-1)
+    texts = F.normalize(text.encode([DEFAULT_TEMPLATE.format(word) for word in bare]), dim=-1)
     texts = texts * torch.tensor([bool(word) for word in bare])[:, None]
 
     def cosines(vectors: Tensor) -> Tensor:

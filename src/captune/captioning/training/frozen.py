@@ -27,8 +27,9 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device, resolve_precision
-from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model, mirrored
+from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model, load_model
+from captune.models.mirrored import mirrored
 from captune.models.tokenizers import narrowed
 from captune.models.vlm_files import described_vlm, load_vlm
 from captune.options.base import full_path

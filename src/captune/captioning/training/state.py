@@ -1,7 +1,7 @@
 """One method's folder in the run of a tune: begun, resumed, finished; and its options as YAML.
 
 tuning.json         what was asked for; there from the first moment on
-checkpoints/        what a killed training goes on from; removed in the end
+checkpoints/        from the last complete one `trainer.train` resumes; removed in the end
 model.safetensors, config.json      the tuned captioner
 records.jsonl, metrics.json, run.json   a run like any other, written last
 

@@ -30,11 +30,10 @@ from captune.captioning.model import Trainable
 from captune.captioning.settings import WEIGHTS
 from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem
+from captune.captioning.training.rates import learning_rate_groups, stream_sizes
 from captune.captioning.training.step import (
     TrainingData,
     collate,
-    learning_rate_groups,
-    stream_sizes,
 )
 from captune.captioning.training.validation import EACH
 from captune.errors import Stopped, UserError

@@ -18,9 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from captune.pages import charts
-from captune.pages.album import Album
 from captune.pages.blocks import Beside, Chart, Fold, Paragraph, Section, Tile, Tiles
 from captune.pages.sources import PageSettings, RunSet, RunSource, words
+from captune.pages.thumbnails import Album
 from captune.runs.kinds import KINDS
 from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent, plain, score, signed

@@ -12,7 +12,6 @@ import numpy as np
 
 from captune.images.match import sample_names
 from captune.pages import charts
-from captune.pages.album import Album
 from captune.pages.blocks import (
     Bar,
     Beside,
@@ -29,6 +28,7 @@ from captune.pages.blocks import (
 )
 from captune.pages.sections import PageContext, reliability_block, shard_blocks
 from captune.pages.sources import PageSettings, RunSource, words
+from captune.pages.thumbnails import Album
 from captune.runs.metrics import Reliability
 from captune.runs.records import plain
 from captune.tables import Column, Estimate, Fraction, Table, numbers

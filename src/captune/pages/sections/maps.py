@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.pages.album import Album, Picture
 from captune.pages.blocks import Fold, Gallery, Heading, Paragraph, Points, Section, Tiles
 from captune.pages.sections import KindSection, PageContext
 from captune.pages.sources import RunSource, words
+from captune.pages.thumbnails import Album, Picture
 from captune.plots.maps import MEANING, scaled_map, why_flat
 from captune.runs.evaluation import FaithfulMetrics
 from captune.runs.maps import read_maps

@@ -98,7 +98,7 @@ def _train(context: AppContext, job: QueuedJob, options: TuneOptions) -> ReportP
 def _preview(folder: Path, file: Path) -> dict[str, Any]:
     from captune.captions import match_images, read_captions
     from captune.images import find_images
-    from captune.pages.album import thumbnail_of
+    from captune.pages.thumbnails import thumbnail_of
 
     captions = read_captions(file)
     image_of, _ = match_images(captions, find_images([folder]))
