@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import pytest
 
 from captune.text import (
@@ -12,6 +14,7 @@ from captune.text import (
     percent,
     points,
     score,
+    short_names,
     signed,
 )
 from captune_metrics.display import shorten
@@ -73,3 +76,13 @@ def test_a_bare_word_has_no_case_and_no_signs() -> None:
 def test_a_full_stop_is_at_its_word(caption: str, sentence: str) -> None:
     assert as_sentence(caption) == sentence
     assert as_sentence(as_sentence(caption, " ."), ".") == sentence
+
+
+def test_short_names_lose_the_endings_that_tell_nothing() -> None:
+    def names(*paths: str) -> list[str]:
+        return short_names([PurePath(path) for path in paths], (".json", ".csv"))
+
+    assert names("a/human.json", "a/v1.5") == ["human", "v1.5"]
+    assert names("a/x.json", "b/x.json") == ["a/x", "b/x"]
+    assert names("a/x.json", "a/x.csv") == ["x.json", "x.csv"]
+    assert names("a/x.json", "a/x.json") == ["x", "x"]

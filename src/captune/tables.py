@@ -108,16 +108,17 @@ def exact(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, in one cell."""
+    """A number with its interval, in one cell. mark: a sign that the table's note explains."""
 
     kind: ClassVar[str] = "estimate"
     number: Number
     interval: tuple[Number, Number] | None = None
+    mark: str = ""
 
     def __str__(self) -> str:
         if self.interval is None:
-            return str(self.number)
-        return "{} [{}, {}]".format(self.number, *self.interval)
+            return f"{self.number}{self.mark}"
+        return "{}{} [{}, {}]".format(self.number, self.mark, *self.interval)
 
 
 def number(value: float | None, form: Callable[[float], str]) -> Number | None:
@@ -348,6 +349,7 @@ _LATEX = {
     "“": "``",
     "”": "''",
     "…": r"\ldots{}",
+    "†": r"$^\dagger$",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -95,15 +95,22 @@ def listed(texts: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
 
 
-def short_names(paths: Sequence[PurePath]) -> list[str]:
-    """The last parts of each path: as few of them as tell the paths apart."""
-    names = [path.name for path in paths]
+def short_names(paths: Sequence[PurePath], endings: Collection[str] = ()) -> list[str]:
+    """The last parts of each path: as few of them as tell the paths apart.
+
+    endings: ".json" and the like; left away where the names are told apart without.
+    """
+    if endings:
+        bare = [path.with_suffix("") if path.suffix in endings else path for path in paths]
+        names = short_names(bare)
+        return names if len(set(names)) == len(set(paths)) else short_names(paths)
+    name_of = {path: path.name for path in paths}
     for depth in range(2, 6):
-        double = {name for name in names if names.count(name) > 1}
-        for i, path in enumerate(paths):
-            if names[i] in double:
-                names[i] = "/".join(path.parts[-depth:])
-    return names
+        known = list(name_of.values())
+        for path, name in name_of.items():
+            if known.count(name) > 1:
+                name_of[path] = "/".join(path.parts[-depth:])
+    return [name_of[path] for path in paths]
 
 
 def one_line(text: str) -> str:

@@ -369,6 +369,23 @@ def test_two_human_captions_of_real_images_are_not_told_apart(
     assert {metric["finding"] for metric in found["metrics"].values()} <= {"unseen", "unsettled"}
 
 
+def test_a_table_names_the_files(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--metrics", "rouge_l", "--table"]
+    assert main(compare(files, "a", "b", *words, "tex")) == 0
+    shown = capsys.readouterr().out
+    assert r"\caption{a (A) and b (B)}" in shown
+    assert "metric & a (A) & b (B) & B $-$ A & " in shown
+    # where one name is of two files, what tells them apart is said
+    files["other"] = tmp_path / "a.csv"
+    captions = json.loads(files["b"].read_text())
+    rows = [f"{id},{text}" for id, text in captions.items()]
+    files["other"].write_text("\n".join(["image,caption", *rows]))
+    assert main(compare(files, "a", "other", *words, "md")) == 0
+    assert "| metric | a.json (A) | a.csv (B) |" in capsys.readouterr().out
+
+
 def test_more_than_two_are_held_against_the_best(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,9 +397,9 @@ def test_more_than_two_are_held_against_the_best(
     words.insert(3, str(best))
     assert main([*words, "--metrics", "cider,bleu_4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found["captioners"]) == ["a.json", "b.json", "best.json"]
-    assert (found["images"], found["scored"], found["best"]) == (40, 40, "best.json")
-    for name, file in (("a.json", files["a"]), ("best.json", best)):
+    assert list(found["captioners"]) == ["a", "b", "best"]
+    assert (found["images"], found["scored"], found["best"]) == (40, 40, "best")
+    for name, file in (("a", files["a"]), ("best", best)):
         score = ["score", str(file), "--references", str(files["references"])]
         assert main([*score, "--metrics", "cider", "--resamples", "500", "--json"]) == 0
         alone = json.loads(capsys.readouterr().out)["metrics"]["cider"]
@@ -391,22 +408,30 @@ def test_more_than_two_are_held_against_the_best(
         assert figures["interval"] == pytest.approx(alone["interval"])
     assert main(compare(files, "a", "b", "--metrics", "cider", "--json")) == 0
     pair = json.loads(capsys.readouterr().out)["metrics"]["cider"]["b"]
-    assert found["captioners"]["b.json"]["scores"]["cider"]["corpus"] == pair["corpus"]
-    gain = found["against_best"]["a.json"]["cider"]
+    assert found["captioners"]["b"]["scores"]["cider"]["corpus"] == pair["corpus"]
+    gain = found["against_best"]["a"]["cider"]
     assert gain["interval"][0] < gain["difference"] < gain["interval"][1] < 0
     assert gain["p_holm"] < 0.05
-    assert found["verdict"][0].startswith("best.json has the highest CIDEr-D")
+    assert found["verdict"][0].startswith("best has the highest CIDEr-D")
     run = read_run(out)
     assert run.kind == "captioners"
     (record, *_) = run.records()
     assert (record["image"], record["references"]) == ("000", references["000"])
-    assert record["captions"]["best.json"]["caption"] == references["000"][0]
+    assert record["captions"]["best"]["caption"] == references["000"][0]
     assert main(["verify", str(out)]) == 0
-    assert "Where a.json and b.json differ most" in (out / "report.html").read_text()
+    assert "Where a and b differ most" in (out / "report.html").read_text()
     assert main([*words, "--metrics", "cider"]) == 0
     shown = capsys.readouterr().out
     assert "speed" not in shown
-    assert "The others less the best, best.json" in shown
+    assert "The others less the best, best" in shown
+    figure = f"{found['captioners']['a']['scores']['cider']['corpus']:.3f}"
+    assert f"{figure}† [" in shown
+    assert "†: significantly different from best, the best by CIDEr-D (p < 0.05" in shown
+    for form, mark in (("tex", "$^\\dagger$"), ("md", "†")):
+        assert main([*words[:-2], "--metrics", "cider", "--table", form]) == 0
+        first, _, second = capsys.readouterr().out.partition("The others less the best")
+        assert f"{figure}{mark} " in first
+        assert second
     assert main([*words[:-2], "--csv", str(tmp_path / "x.csv")]) == 2
     assert "--csv has columns for A and B alone" in capsys.readouterr().err
 

@@ -21,6 +21,7 @@ FORMS = (
     '{"stem": "caption"}, COCO results or annotations, a CSV or JSONL with image and caption,'
     " name.txt beside name.jpg, or a captune run"
 )
+CAPTION_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet")
 KARPATHY = "Karpathy's splits"
 SAMPLES = "samples of lm-evaluation-harness or lmms-eval"
 # the first that is there is the image; an "id" is often the number of the row

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from captune.answer_files import row_files, row_paths
 from captune.captions import CaptionFile, match_captions, read_references
+from captune.captions.file import CAPTION_ENDINGS
 from captune.errors import UserError
 from captune.files import home_path, real_path
 from captune.images import ImageSet, Skipped, find_images
@@ -203,7 +204,7 @@ def compare_several(
     places = [options.first, options.second, *options.others]
     first, *others = score_files(places, options, progress, quiet=True)
     files = [first, *(by_ids_of(first, one) for one in others)]
-    names = short_names([real_path(place) for place in places])
+    names = short_names([real_path(place) for place in places], CAPTION_ENDINGS)
     if len(set(names)) < len(names):
         names = [f"{letter} {name}" for letter, name in zip(ascii_uppercase, names, strict=False)]
     scored = dict(zip(names, files, strict=True))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 from markupsafe import Markup
 
+from captune.captions.file import CAPTION_ENDINGS
 from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
 from captune.pages.sections import KindSection, PageContext, score_tile, strips
 from captune.pages.sources import RunSource, words
 from captune.runs.evaluation import CaptionersMetrics, CompareMetrics
+from captune.runs.metrics import AgainstBest
 from captune.statistics import is_settled
 from captune.tables import Column, Estimate, Table, difference, numbers
-from captune.text import count, one_line, p_value, plain, score, signed
+from captune.text import count, one_line, p_value, plain, score, short_names, signed
 from captune_metrics.catalogue import leading, title_of
 
 _REFERENCES = 5
@@ -60,8 +64,11 @@ def tables(source: RunSource) -> list[Table]:
 
 
 def _table(source: RunSource) -> Table:
+    metrics = source.run.typed_metrics(CompareMetrics)
+    names = short_names([PurePath(metrics.a), PurePath(metrics.b)], CAPTION_ENDINGS)
+    a, b = (f"{one_line(name)} ({side})" for name, side in zip(names, "AB", strict=True))
     rows = []
-    for id, found in source.run.typed_metrics(CompareMetrics).metrics.items():
+    for id, found in metrics.metrics.items():
         place = ("metrics", id)
         shown, with_sign = (partial(show, digits=found.digits) for show in (score, signed))
         gain = source.figure(with_sign, *place, "difference")
@@ -78,7 +85,7 @@ def _table(source: RunSource) -> Table:
                 words("{} / {} / {}", *images),
             ]
         )
-    titles = ("A", "B", "B − A", "p (Holm)", "d_z", "B / A / equal")
+    titles = (a, b, "B − A", "p (Holm)", "d_z", "B / A / equal")
     columns = [Column("metric", wide=True), *numbers(*titles)]
     note = (
         "With each number its 95 % interval, from resampling images with both captions together."
@@ -88,7 +95,7 @@ def _table(source: RunSource) -> Table:
         " has a metric by which no image differs. B / A / equal: images that score higher in B, in"
         " A, and the same in both."
     )
-    return Table(f"comparison-{source.number}", "A and B", columns, rows, note=note)
+    return Table(f"comparison-{source.number}", f"{a} and {b}", columns, rows, note=note)
 
 
 def _cards(source: RunSource, id: str, side: str, context: PageContext) -> list[Card]:
@@ -159,17 +166,24 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
     ids = [] if by is None else list(dict.fromkeys([by, *leading(list(metrics.names))]))
     # of files nobody knows more than their words
     are_files = all(one.ended is None for one in metrics.captioners.values())
-    lines = {}
+    lines, has_mark = {}, False
     if by is not None:
         known = {name: one.scores[by] for name, one in metrics.captioners.items()}
         against = {name: one[by] for name, one in metrics.against_best.items() if by in one}
-        worse = [name for name, one in against.items() if is_settled(one.p_holm, one.interval)]
+        worse = [name for name, one in against.items() if _is_settled(one)]
         scored = {name: (one.corpus, one.interval) for name, one in known.items()}
         lines = strips(scored, metrics.best or "", worse)
     rows = []
     for name, one in metrics.captioners.items():
         place = ("captioners", name)
-        scores: list[Any] = [source.estimate(score, *place, "scores", id) for id in ids]
+        differ = {
+            id for id, found in metrics.against_best.get(name, {}).items() if _is_settled(found)
+        }
+        has_mark |= not differ.isdisjoint(ids)
+        scores: list[Any] = [
+            replace(source.estimate(score, *place, "scores", id), mark="†" if id in differ else "")
+            for id in ids
+        ]
         if by is not None:
             scores.insert(1, lines[name])
         if one.ended is not None:
@@ -185,6 +199,12 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
         columns.insert(1, Column("", wide=True))
         recipes = "; ".join(metrics.names[id] for id in ids)
         note.append(f"With each score its 95 % interval, by resampling images. Recipes: {recipes}.")
+    if has_mark:
+        note.append(
+            f"†: significantly different from {metrics.best}, the best by {title_of(by or '')}"
+            " (p < 0.05 by a permutation test, Holm-corrected, and 0 outside the 95 % interval of"
+            " the difference)."
+        )
     if not are_files:
         columns[2:2] = numbers("speed", "memory", "cut off")
         note.append(
@@ -196,6 +216,10 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
     marked = frozenset(i for i, name in enumerate(metrics.captioners) if name == metrics.best)
     name, said = f"captioners-{source.number}", one_line(" ".join(note))
     return Table(name, "Captions side by side", columns, rows, marked, said)
+
+
+def _is_settled(found: AgainstBest) -> bool:
+    return is_settled(found.p_holm, found.interval)
 
 
 def _against_best(source: RunSource, metrics: CaptionersMetrics) -> list[Table]:
