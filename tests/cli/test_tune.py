@@ -75,9 +75,13 @@ def test_three_methods_and_their_table(
     assert [row["method"] for row in rows] == ["adapter", "prefix", "lora"]
     parent = read_run(out)
     assert (parent.kind, parent.metrics["best"]) == ("tune", printed["best"])
+    people = read_captions(files[2]).captions
+    # on the cards of the page too, where a score near 0 is judged beside them
+    assert "by people</summary>" in (out / "report.html").read_text()
     for method in ("adapter", "prefix", "lora"):
         child = read_run(out / method)
-        assert len(list(child.records())) == 8
+        records = list(child.records())
+        assert {one["image_id"]: one["references"] for one in records} == people
         assert len(read_captions(out / method)) == 8
         assert not (out / method / "checkpoints").exists()
         captioner, recipe = from_pretrained(out / method, decoder=tiny_decoder("gpt2"))

@@ -114,13 +114,14 @@ class PromptsRecord(Record, frozen=True):
 
 
 class TuneRecord(Record, frozen=True):
-    """The caption of a validation image."""
+    """The caption of a validation image, and what people say of it."""
 
     path: Path
     caption: str
     scores: Scores
     image_id: str | None = None
     ended: bool | None = None
+    references: list[str] = []
 
 
 class Word(Struct, frozen=True):

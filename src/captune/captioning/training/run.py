@@ -136,11 +136,13 @@ def train_method(
         if result.agreement is not None and setup.frozen.captioner is None:
             write_beside(folder / AGREEMENT, result.agreement)
         data = setup.val.data
+        references = data.references
         records = [
             {
                 "path": image.name,
                 "image_id": id,
                 "caption": written.captions[id],
+                "references": references[id],
                 "ended": written.ended[id],
                 "scores": {name: score.per_image[id] for name, score in scores.items()},
             }

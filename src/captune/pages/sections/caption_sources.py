@@ -171,8 +171,7 @@ class CaptionSources:
     def _image(self, record: Mapping[str, Any], source: RunSource) -> str:
         """Take in the image of a record; returns its key."""
         key, path = self._key(record), record.get("path") or None
-        is_scored = source.run.kind in ("score", "compare", "captioners")
-        references = record.get("references", []) if is_scored else []
+        references = [] if source.run.kind == "caption" else record.get("references", [])
         image = self.images.get(key)
         if image is None:
             name = one_line(str(path or record["image"]))
