@@ -6,6 +6,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -150,12 +151,42 @@ def test_files_of_captions_are_named_where_no_captioner_is(tmp_path: Path) -> No
         captions = dict.fromkeys(NAMES, f"a dog runs {place}")
         file.write_text(json.dumps(captions))
     references = {name: ["a dog runs", "a cat"] for name in NAMES}
-    captune.compare(
-        *files, references=references, metrics="rouge_l", resamples=100, out=tmp_path / "run"
-    )
+    how: dict[str, Any] = {"metrics": "rouge_l", "resamples": 100, "seed": 7}
+    captune.compare(*files, references=references, out=tmp_path / "run", **how)
     (paragraph,) = captune.cite(tmp_path / "run").paragraphs
-    named = "first.json, second.json and third\\_try.json"
+    named = "first, second and third\\_try"
     assert f"3 sets of captions of the same 3 images were compared: {named}." in paragraph
+    assert " (100 resamples, seed 7)." in paragraph
+    assert "CLIPScore" not in paragraph
+
+
+def test_several_captioners_are_cited_as_one_is(tmp_path: Path) -> None:
+    figures = {"corpus": 0.7, "interval": [0.6, 0.8]}
+    one = {"spec": "hf:me/mine", "images": 3, "words_mean": 4.0, "scores": {"clipscore": figures}}
+    run = runs.caption_run(tmp_path / "run", runs.images(tmp_path / "images", NAMES), CAPTIONS)
+    about = json.loads((run / "run.json").read_text())
+    about |= {"kind": "captioners", "models": [{"spec": "lite"}]}
+    about["options"] = {"beam": 3, "max_tokens": 20, "seed": None}
+    model = {"spec": "open_clip:ViT-B-32/openai", "weights_id": "sha256 0123"}
+    metrics = {
+        "images": 3,
+        "scored": 3,
+        "alike": 0,
+        "verdict": [],
+        "best": "a",
+        "captioners": {"a": one, "b": one},
+        "names": {"clipscore": "CLIPScore[x]"},
+        "recipes": {"clipscore": {"model": model}},
+    }
+    (run / "run.json").write_text(json.dumps(about))
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (paragraph,) = captune.cite(run).paragraphs
+    for said in (
+        "3 images were each described by beam search of width 3, with 20 tokens at most, by",
+        # they are scored with the defaults
+        " (10000 resamples, seed 0). CLIPScore is that of \\texttt{open\\_clip:ViT-B-32/openai}",
+    ):
+        assert said in paragraph
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

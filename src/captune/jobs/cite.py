@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +21,7 @@ from captune.errors import UserError
 from captune.jobs import Result
 from captune.options.codec import from_python
 from captune.options.pages import CiteOptions
+from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
 from captune.runs.evaluation import (
@@ -293,12 +294,16 @@ def _captioner(found: Run, library: _Library) -> str:
     return parts
 
 
-def _caption(found: Run, library: _Library) -> list[str]:
+def _search(found: Run) -> str:
     beam = found.about["options"].get("beam")
     search = "greedily" if beam == 1 else f"by beam search of width {_option(found, 'beam')}"
+    return f"{search}, with {_option(found, 'max_tokens')} tokens at most,"
+
+
+def _caption(found: Run, library: _Library) -> list[str]:
     return [
-        f"{counted(found.metrics['images'], 'image')} were described {search}, with"
-        f" {_option(found, 'max_tokens')} tokens at most, by {_captioner(found, library)}."
+        f"{counted(found.metrics['images'], 'image')} were described {_search(found)}"
+        f" by {_captioner(found, library)}."
     ]
 
 
@@ -307,7 +312,7 @@ def _captioners(found: Run, library: _Library) -> list[str]:
     own = [in_latex(str(one["spec"])) for one in found.about["models"] if "bridge" in one]
     by = listed([*own, *_frozen(found, library)])
     images = counted(metrics.images, "image")
-    said = [f"{images} were each described by {by}."]
+    said = [f"{images} were each described {_search(found)} by {by}."]
     if not by:  # files of captions: nobody knows who wrote them
         files = [in_latex(name) for name in metrics.captioners]
         said = [
@@ -318,14 +323,24 @@ def _captioners(found: Run, library: _Library) -> list[str]:
             f"The captions of {metrics.scored:,} of them were scored by"
             f" {_metrics(metrics.names, library)}, {_INTERVALS}{library.procedure('bootstrap')},"
             f" and those of each captioner held against those of {in_latex(metrics.best)} by a"
-            f" paired permutation test, corrected by Holm's procedure{library.procedure('holm')}."
+            f" paired permutation test, corrected by Holm's procedure{library.procedure('holm')}"
+            f"{_resampling(found)}.{_clip_model(metrics.recipes, library)}"
         )
     return said
 
 
-def _clip_model(recipes: Iterable[Any], library: _Library) -> str:
-    """Which model computed CLIPScore, where one did."""
-    for recipe in recipes:
+def _resampling(found: Run) -> str:
+    """How intervals and p values were drawn; captioners are scored with the defaults of a score."""
+    asked = found.about["options"]
+    if "resamples" not in asked:
+        asked = asdict(MetricOptions())
+    drawn = (in_latex(str(asked.get(name))) for name in ("resamples", "seed"))
+    return " ({} resamples, seed {})".format(*drawn)
+
+
+def _clip_model(recipes: Any, library: _Library) -> str:
+    """Which model computed CLIPScore, where one did. recipes: by metric."""
+    for recipe in recipes.values() if isinstance(recipes, dict) else ():
         model = recipe.get("model") if isinstance(recipe, dict) else None
         if isinstance(model, dict):
             name = library.model(str(model.get("spec")), str(model.get("weights_id") or ""))
@@ -335,27 +350,27 @@ def _clip_model(recipes: Iterable[Any], library: _Library) -> str:
 
 def _score(found: Run, library: _Library) -> list[str]:
     metrics = found.typed_metrics(ScoreMetrics)
-    figures: list[MetricFigure] = list(metrics.metrics.values())
-    recipes = listed([in_latex(one.name) for one in figures if one.name])
+    figures: dict[str, MetricFigure] = metrics.metrics
+    recipes = listed([in_latex(one.name) for one in figures.values() if one.name])
     scored = _metrics(metrics.metrics, library)
-    has_intervals = any(one.interval for one in figures)
-    intervals = f", {_INTERVALS}{library.procedure('bootstrap')}" if has_intervals else ""
+    has_intervals = any(one.interval for one in figures.values())
+    bootstrap = f", {_INTERVALS}{library.procedure('bootstrap')}{_resampling(found)}"
+    intervals = bootstrap if has_intervals else ""
+    used = {id: one.recipe for id, one in figures.items()}
     return [
         f"The captions of {counted(metrics.images, 'image')} were scored by {scored}{intervals}"
-        f" (recipes: {recipes}).{_clip_model((one.recipe for one in figures), library)}"
+        f" (recipes: {recipes}).{_clip_model(used, library)}"
     ]
 
 
 def _compare(found: Run, library: _Library) -> list[str]:
     metrics = found.typed_metrics(CompareMetrics)
-    recipes = metrics.recipes.values() if isinstance(metrics.recipes, dict) else ()
     return [
         f"Two sets of captions of the same {counted(metrics.images, 'image')} were compared by"
         f" {_metrics(metrics.metrics, library)}, with 95\\,\\% intervals of the difference by the"
         f" paired bootstrap{library.procedure('bootstrap')} and p values by a paired permutation"
         f" test, corrected by Holm's procedure{library.procedure('holm')}"
-        f" ({_option(found, 'resamples')} resamples, seed {_option(found, 'seed')})."
-        f"{_clip_model(recipes, library)}"
+        f"{_resampling(found)}.{_clip_model(metrics.recipes, library)}"
     ]
 
 
