@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests.captioning.caption_job import (
     image_model,
     use_encoder,
@@ -21,6 +22,7 @@ from tests.captioning.caption_job import (
     write_images,
 )
 from tests.colour_model import colour_model
+from tests.image_factory import turned
 from tests.processes import ended, start
 
 import captune
@@ -466,6 +468,27 @@ def test_in_python(
         }
     (one,) = captune.caption(images / "image_003.png", **how)
     assert one.caption == captions[3].caption
+
+
+def test_images_in_memory(images: Path, model: Path, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"model": model, "beam": 1, "max_tokens": 8, "device": "cpu"}
+    (tmp_path / "turned.jpg").write_bytes(turned(6))
+    held: dict[str, Any] = {"turned.jpg": turned(6), "a page": b"<html>"}
+    held["opened"] = Image.open(tmp_path / "turned.jpg")
+    result = captune.caption(held, predictions=tmp_path / "captions.json", **how)
+    (in_file,) = captune.caption(tmp_path / "turned.jpg", **how)
+    assert result[0].record() == {**in_file.record(), "path": "turned.jpg"}
+    assert [one.image.name for one in result] == ["turned.jpg", "opened"]
+    assert [(one.path, one.reason) for one in result.skipped] == [
+        ("a page", "not an image: a web page")
+    ]
+    assert list(json.loads((tmp_path / "captions.json").read_text())) == ["turned", "opened"]
+    captioner = captune.Captioner.from_pretrained(model, device="cpu")
+    (own,) = captioner.caption(turned(6), beam=1, max_tokens=8)
+    assert (own.image.name, own.caption) == ("image 1", in_file.caption)
+    for option in ({"out": tmp_path / "out"}, {"sidecar": True}):
+        with pytest.raises(UserError, match="needs images that lie in files"):
+            captune.caption(held, **how, **option)
 
 
 def test_half_precision(images: Path, model: Path, tmp_path: Path) -> None:

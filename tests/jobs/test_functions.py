@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import captune
+from captune import UserError
 from captune.jobs import PAGE_IMAGES, Result
 from captune.runs import RunWriter, read_run
 from captune.runs.kinds import KINDS
@@ -27,6 +28,36 @@ def test_classify_returns_every_prediction_and_leaves_a_page(
     assert [table.name for table in result.tables()] == ["images"]
     assert result.summary()["written"]["page"] == str(tmp_path / "run" / "report.html")
     assert "lies outside" not in result._repr_html_()
+
+
+def test_images_in_memory(colours: Any, colour_images: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    files = sorted(colour_images.iterdir())
+    held: dict[str, Any] = {file.name: file.read_bytes() for file in files}
+    held["9_1.png"] = Image.open(files[-1])
+    held["a page.png"] = b"<html>"
+    csv = tmp_path / "labels.csv"
+    result = captune.classify(held, LABELS, csv=csv)
+    in_files = captune.classify(colour_images, LABELS)
+    for one, other in zip(result, in_files, strict=True):
+        assert (one.image.name, one.top(3)) == (other.image.name, other.top(3))
+    assert [(one.path, one.reason) for one in result.skipped] == [
+        ("a page.png", "not an image: a web page")
+    ]
+    assert csv.read_text().splitlines()[1] == "7_0.png,red"
+    assert result._repr_html_().count("data:image") == 6
+    (one,) = captune.classify(files[0].read_bytes(), LABELS)
+    assert one.answer()["image"] == "image 1"
+    own = captune.prompts(held, LABELS, prompt=PROMPTS)
+    assert (own.images, own.skipped) == (6, result.skipped)
+    features = captune.embed(held, tmp_path / "f.npz")
+    assert features.names == [file.name for file in files]
+    with pytest.raises(UserError, match="--out needs images that lie in files"):
+        captune.classify(held, LABELS, out=tmp_path / "run")
+    with pytest.raises(UserError, match="shards are cut of files"):
+        captune.classify(held, LABELS, shard_size=2, to="x.csv")
+    assert not (tmp_path / "run").exists()
 
 
 def test_prompts_are_compared_and_leave_a_page(

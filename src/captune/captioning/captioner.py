@@ -44,7 +44,7 @@ from captune.features.cache import FeatureCache
 from captune.features.encode import Halves, grids_bytes
 from captune.features.pipeline import Encoding
 from captune.files import home_path
-from captune.images import ImageFile, Skipped, find_images
+from captune.images import ImageFile, Images, Skipped, find_images
 from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.devices import resolve_device, resolve_precision
@@ -135,7 +135,7 @@ class Captioner:
 
     def caption(
         self,
-        images: str | Path | Sequence[str | Path],
+        images: Images,
         *,
         beam: int = 5,
         max_tokens: int = 60,
@@ -144,14 +144,14 @@ class Captioner:
         cache: FeatureCache | None = None,
         on_skip: Callable[[Skipped], None] | None = None,
     ) -> list[Caption]:
-        """A caption of each image in folders, files and patterns.
+        """A caption of each image in folders, files and patterns, or in memory (`find_images`).
 
         cache: of features; None reads and writes none. on_skip: called for images that cannot be
         read; None warns of them. Raises UserError as `find_images`, and for captions longer than
         the decoder can read back.
         """
         check_length(self.model.decoder, max_tokens)
-        found = find_images([images] if isinstance(images, str | Path) else images)
+        found = find_images(images)
         skip = on_skip or _warn
         for skipped in found.skipped:
             skip(skipped)

@@ -6,7 +6,7 @@ What decodes is loaded when first used: who only asks for names waits for no ima
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from captune.images.find import ImageFile, ImageSet, Skipped, find_images
+from captune.images.find import ImageFile, Images, ImageSet, Skipped, find_images
 
 if TYPE_CHECKING:
     from captune.images.decode import decode_image, open_image, read_image
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageFile",
     "ImageSet",
+    "Images",
     "Skipped",
     "UnreadableImage",
     "decode_image",

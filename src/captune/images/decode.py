@@ -29,7 +29,7 @@ from PIL import Image
 
 from captune.errors import Stopped, UserError
 from captune.images.dataset import row_bytes
-from captune.images.find import why
+from captune.images.find import ImageInMemory, why
 from captune.images.formats import UnreadableImage, check_size, decode_here, find_format
 from captune.images.headers import Header, read_header
 from captune.images.processes import Decoders, give_back_memory, share_heaps
@@ -229,7 +229,11 @@ def _opened(path: str | Path) -> Iterator[tuple[BytesIO, int]]:
 
 
 def _file_of(path: str | Path) -> tuple[BinaryIO, int]:
-    """A file, or a row of a dataset, and its size in bytes."""
+    """A file, a row of a dataset or an image in memory, and its size in bytes."""
+    if isinstance(path, ImageInMemory):
+        if path.refused:
+            raise UnreadableImage(path.refused, path.called)
+        return BytesIO(path.data), len(path.data)
     data = row_bytes(path)
     if data is None:
         try:

@@ -6,15 +6,22 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from captune.errors import UserError
 from captune.images.dataset import ImageRows, open_dataset, parse_source
 from captune_metrics.display import printable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# folders, files, patterns and lists; or the bytes of image files and PIL images, with names or not
+Picture: TypeAlias = "bytes | Image"
+Images: TypeAlias = "str | Path | Picture | Sequence[str | Path | Picture] | Mapping[str, Picture]"
 
 ENDINGS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"}
@@ -26,9 +33,39 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib leaves one slash of s
 _WAYS = "give a folder, image files, a pattern such as 'images/*.jpg', or - for a list"
 
 
+class ImageInMemory(type(Path())):  # type: ignore[misc]
+    """An image of Python in the place of its path, which it is by name only; equal to itself alone.
+
+    called: its name. data: the bytes of an image file. refused: why there are none of a PIL image.
+    """
+
+    called: str
+    data: bytes
+    refused: str
+
+    @classmethod
+    def of(cls, called: str, picture: Picture, refused: str = "") -> ImageInMemory:
+        """Raises UserError for neither the bytes of a file nor a PIL image."""
+        made = cls(called)
+        if not isinstance(picture, bytes | bytearray | memoryview):
+            from captune.images.formats import file_of
+
+            picture, refused = file_of(picture)
+        made.called, made.data, made.refused = called, bytes(picture), refused
+        return made
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __reduce__(self) -> Any:
+        return ImageInMemory.of, (self.called, self.data, self.refused)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """One image file. `path == root / name`; the name has forward slashes on every system.
+
+    Of an image in memory the path is an `ImageInMemory`, which the functions of this package read.
 
     given: its path as somebody gave it: a listed path as it is, one in a folder with that folder in
     front; "" where nobody did.
@@ -58,6 +95,8 @@ class Skipped:
 class ImageSet:
     """root: absolute. images: sorted by name, code point by code point, so `1_10` before `1_2`.
 
+    Images in memory have no root (`Path()`), and stay in their order.
+
     given: the path of each skipped file as it was given, by its name relative to the root.
     """
 
@@ -74,7 +113,28 @@ class ImageSet:
         return [replace(item, path=spelled.get(item.path, item.path)) for item in skipped]
 
 
-def find_images(sources: Sequence[str | Path], stdin: TextIO | None = None) -> ImageSet:
+def image_sources(images: Images | Iterable[ImageFile]) -> list[Any]:
+    """Images as a list of sources for `find_images`; those of Python are each an `ImageInMemory`.
+
+    Of a mapping they have their names, else they are "image 1", "image 2" and so on. Raises
+    UserError for what is no image.
+    """
+    if isinstance(images, Mapping):
+        return [ImageInMemory.of(str(name), picture) for name, picture in images.items()]
+    is_one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview)
+    several: Any = [images] if is_one or not isinstance(images, Iterable) else images
+    return [_source(one, number) for number, one in enumerate(several, 1)]
+
+
+def _source(one: Any, number: int) -> str | ImageInMemory | ImageFile:
+    if isinstance(one, ImageInMemory | ImageFile):
+        return one
+    if isinstance(one, str | os.PathLike):
+        return os.fspath(one)
+    return ImageInMemory.of(f"image {number}", one)
+
+
+def find_images(sources: Images, stdin: TextIO | None = None) -> ImageSet:
     """The images in folders, files, patterns and lists, each real file once, sorted by name.
 
     sources: a folder stands for every image file under it, known by its ending; links are
@@ -84,11 +144,17 @@ def find_images(sources: Sequence[str | Path], stdin: TextIO | None = None) -> I
         spells out an ending. "-" reads literal paths from `stdin`, separated by newlines, or by
         NUL bytes where there is one; without `stdin` that is the program's own.
         `PLACE#split=NAME` alone stands for the rows of a dataset, in their order (`dataset`).
+        The bytes of image files and PIL images are taken alone, too, also as {name: image}.
     The root is the folder, or the common parent when there are several sources; a pattern counts
     as the folder in front of its first wildcard.
     Raises UserError when a source does not exist or no image was found at all.
     """
-    given = [os.fspath(source) for source in sources]
+    given = image_sources(sources)
+    held = [one for one in given if isinstance(one, ImageInMemory)]
+    if held:
+        if len(held) < len(given):
+            raise UserError("images: give files or images in memory, each in a call of its own")
+        return ImageSet(Path(), [ImageFile(one, one.called) for one in held], [])
     if len(given) == 1 and (asked := parse_source(given[0])) is not None:
         rows = open_dataset(asked)
         if isinstance(rows, ImageRows):

@@ -21,6 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from captune.errors import UserError
 from captune_metrics.display import printable
 
 Opener = Callable[[io.BytesIO, str], ImageFile.ImageFile]
@@ -193,6 +194,29 @@ def decode_here(
         raise UnreadableImage("not enough memory to decode it") from error
     except Exception as error:
         raise UnreadableImage(damage(data, kind, error)) from error
+
+
+def file_of(image: object) -> tuple[bytes, str]:
+    """A PIL image as a file that decodes to the pixels of its own; or no bytes, and why not.
+
+    Raises UserError for anything else.
+    """
+    if not isinstance(image, Image.Image):
+        raise UserError(
+            "images: expected paths, the bytes of image files or PIL images, not"
+            f" {type(image).__name__}"
+        )
+    try:
+        image.load()
+        turn = _turn(image)
+        picture = _as_rgb(image)
+        if turn is not None:
+            picture = picture.transpose(turn)
+        return b"P6 %d %d 255\n" % picture.size + picture.tobytes(), ""
+    except UnreadableImage as error:
+        return b"", error.reason
+    except Exception as error:  # of a file that Pillow had only begun to read
+        return b"", f"Pillow cannot load it ({printable(error)})"
 
 
 def check_size(size: tuple[int, int], most_pixels: int) -> None:

@@ -23,7 +23,7 @@ from captune.captioning.generate import GenerationSettings
 from captune.captioning.rerank import chosen_sentence
 from captune.features.encode import none_readable
 from captune.files import home_path
-from captune.images import ImageFile, ImageSet, Skipped, find_images
+from captune.images import ImageFile, Images, ImageSet, Skipped, find_images
 from captune.jobs import MOST_ANSWERS, PAGE, Result, check_outputs, files_among
 from captune.jobs.caption_outputs import (
     CaptionJournal,
@@ -169,25 +169,22 @@ class CaptionResult(Result):
 
 
 @overload
-def caption(
-    images: str | Path | Sequence[str | Path], *, model: str | Path = ..., **options: Any
-) -> CaptionResult: ...
+def caption(images: Images, *, model: str | Path = ..., **options: Any) -> CaptionResult: ...
 @overload
+def caption(images: Images, *, model: list[Any], **options: Any) -> CaptionersResult: ...
 def caption(
-    images: str | Path | Sequence[str | Path], *, model: list[Any], **options: Any
-) -> CaptionersResult: ...
-def caption(
-    images: str | Path | Sequence[str | Path],
+    images: Images,
     *,
     model: str | Path | list[Any] = LITE,
     **options: Any,
 ) -> CaptionResult | CaptionersResult:
     """Describe images in words, as `captune caption`.
 
-    images: folders, files and globs. model: a captioner, or a list of several to compare. options:
-    the fields of `CaptionOptions`; what they say to write is written too. The result is a
-    sequence of `Caption`, one per image that could be read; it holds all of them. Of several
-    captioners it holds all that the first wrote, then those of the next, each with its `captioner`.
+    images: folders, files and globs, or images in memory (`find_images`). model: a
+    captioner, or a list of several to compare. options: the fields of `CaptionOptions`; what they
+    say to write is written too. The result is a sequence of `Caption`, one per image that could be
+    read; it holds all of them. Of several captioners it holds all that the first wrote, then those
+    of the next, each with its `captioner`.
     Raises UserError for what cannot be done.
     """
     found: list[Caption] = []

@@ -268,7 +268,8 @@ def _scoring(options: CaptionOptions, found: ImageSet) -> MetricOptions | None:
     if options.references is None and options.metrics is None:
         return None
     metrics = options.metrics or "bleu,rouge_l,cider"
-    known = parse_metrics(metrics, references=options.references is not None, images=True)
+    in_files = found.root.is_absolute()
+    known = parse_metrics(metrics, references=options.references is not None, images=in_files)
     if options.references is not None:
         here = _captions("IMAGES", {image.name: "" for image in found.images})
         match_captions(here, read_references(options.references), subset=True, ignore_extra=True)

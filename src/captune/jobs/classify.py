@@ -18,7 +18,7 @@ from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import none_readable
 from captune.files import whole_file
-from captune.images import ImageSet, find_images
+from captune.images import Images, ImageSet, find_images
 from captune.images.match import named_image
 from captune.jobs import Result, check_answers, check_outputs, files_among, page_tables
 from captune.jobs.shards import takes_shards
@@ -81,13 +81,12 @@ class ClassifyResult(Result):
         return [f"{counted(self.images, 'image')}, {labels}, model {self.model['spec']}"]
 
 
-def classify(
-    images: str | Path | Sequence[str | Path], labels: str | Path | Sequence[str], **options: Any
-) -> ClassifyResult:
+def classify(images: Images, labels: str | Path | Sequence[str], **options: Any) -> ClassifyResult:
     """Recognise labels in images that nothing was trained on, as `captune classify`.
 
-    images: folders, files and globs. labels: names, "cat,dog" or a file. options: the fields of
-    `ClassifyOptions`, such as prompt=["a photo of a {}"], truth="from-name", out=RUN.
+    images: folders, files and globs, or images in memory (`find_images`). labels: names,
+    "cat,dog" or a file. options: the fields of `ClassifyOptions`, such as
+    prompt=["a photo of a {}"], truth="from-name", out=RUN.
     The result is a sequence of `Prediction`, one per image that could be read. Raises UserError
     for what cannot be done.
     """

@@ -22,7 +22,7 @@ from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
 from captune.files import lines_of, read_text, whole_file
-from captune.images import find_images
+from captune.images import Images, find_images
 from captune.jobs import Result, check_outputs, files_among
 from captune.jobs.shards import takes_shards
 from captune.models.encoders import Floats, describe_model, normalise
@@ -69,15 +69,15 @@ class EmbedResult(Result):
 
 
 def embed(
-    images: str | Path | Sequence[str | Path] = (),
+    images: Images = (),
     to: str | Path | Sequence[str] = (),
     **options: Any,
 ) -> EmbedResult:
     """Write features of images or sentences into files, as `captune embed`.
 
-    images: folders, files and globs. to: FILE.npz, FILE.parquet or FILE.safetensors, or several.
-    options: the fields of `EmbedOptions`, such as texts="sentences.txt", normalise=True.
-    Raises UserError for what cannot be done.
+    images: folders, files and globs, or images in memory (`find_images`). to: FILE.npz,
+    FILE.parquet or FILE.safetensors, or several. options: the fields of `EmbedOptions`, such as
+    texts="sentences.txt", normalise=True. Raises UserError for what cannot be done.
     """
     return run(from_python(EmbedOptions, images=images, to=to, **options))
 

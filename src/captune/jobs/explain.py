@@ -22,7 +22,7 @@ from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.features.encode import none_readable
 from captune.files import home_path
-from captune.images import ImageSet, Skipped, UnreadableImage, find_images
+from captune.images import Images, ImageSet, Skipped, UnreadableImage, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import describe_model
 from captune.options.captioning import ExplainOptions
@@ -98,14 +98,13 @@ class ExplainResult(Result):
         return said if self.flagged is None else [*said, flagged_sentence(*self.flagged)]
 
 
-def explain(
-    images: str | Path | Sequence[str | Path], *, model: str | Path = LITE, **options: Any
-) -> ExplainResult:
+def explain(images: Images, *, model: str | Path = LITE, **options: Any) -> ExplainResult:
     """What of each image a captioner used for each word of its caption, as `captune explain`.
 
-    images: folders, files and globs. options: the fields of `ExplainOptions`, such as
-    words="dog", caption="a dog", out=RUN. The result is a sequence of `Explanation`, one per image
-    that could be read; a map is `explanation.words[i].map`, [rows, columns] over the whole image.
+    images: folders, files and globs, or images in memory (`find_images`). options: the
+    fields of `ExplainOptions`, such as words="dog", caption="a dog", out=RUN. The result is a
+    sequence of `Explanation`, one per image that could be read; a map is
+    `explanation.words[i].map`, [rows, columns] over the whole image.
     Raises UserError for what cannot be done.
     """
     found: list[Explanation] = []

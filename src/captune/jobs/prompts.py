@@ -16,7 +16,7 @@ from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
-from captune.images import ImageFile, find_images
+from captune.images import ImageFile, Images, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import Floats, describe_model
 from captune.models.load import load_image_text_model
@@ -101,13 +101,12 @@ class PromptsResult(Result):
         return said
 
 
-def prompts(
-    images: str | Path | Sequence[str | Path], labels: str | Path | Sequence[str], **options: Any
-) -> PromptsResult:
+def prompts(images: Images, labels: str | Path | Sequence[str], **options: Any) -> PromptsResult:
     """Compare prompt templates on the same images, as `captune prompts`.
 
-    images: folders, files and globs. labels: names, "cat,dog" or a file. options: the fields of
-    `PromptsOptions`, such as prompt=["a photo of a {}", "a sketch of a {}"], out=RUN.
+    images: folders, files and globs, or images in memory (`find_images`). labels: names,
+    "cat,dog" or a file. options: the fields of `PromptsOptions`, such as
+    prompt=["a photo of a {}", "a sketch of a {}"], out=RUN.
     The comparison is `result.comparison`. Raises UserError for what cannot be done.
     """
     return run(from_python(PromptsOptions, images=images, labels=labels, **options))

@@ -49,9 +49,9 @@ def option(help: str, default: Any = None, **extra: Any) -> Any:
 
     extra: `metavar` (N, X and FILE of numbers and paths without one), `choices`, `repeat` (the flag
     may be given several times; [] without a default), `nargs` (it is no flag but a place, of as
-    many words as argparse has it: "*", "+", "?"; None exactly one), `captions` (Python may give
-    them themselves in the place of their file), `names` (a function that lists what the option
-    takes, for `--help`), `section` (of `--help`, which begins with this option).
+    many words as argparse has it: "*", "+", "?"; None exactly one), `captions` and `images`
+    (Python may give them themselves in the place of their files), `names` (a function that lists
+    what the option takes, for `--help`), `section` (of `--help`, which begins with this option).
     """
     metadata = {"help": help, **extra}
     if default is ...:
@@ -223,13 +223,14 @@ def caption_column_option() -> Any:
 
 @dataclass(kw_only=True)
 class ImageOptions(DatasetOptions):
-    """Which images a command looks at."""
+    """Which images a command looks at. images: texts, or all of them `ImageInMemory` of Python."""
 
     images: list[str] = option(
         "folders (searched recursively), files, globs, or - for a list of paths on standard input",
         [],
         nargs="*",
         metavar="IMAGES",
+        images=True,
     )
 
     def __post_init__(self) -> None:
@@ -242,6 +243,15 @@ class ImageOptions(DatasetOptions):
             self.images = [self.source()]
         elif not self.images and not getattr(self, "texts", None):
             raise UserError("no images were given; give a folder or files, or --dataset")
+        if not all(isinstance(one, str) for one in self.images):
+            refuse_given(
+                self,
+                ("out", "sidecar"),
+                "needs images that lie in files, and these are in memory; write them into a folder"
+                " and give that, or leave it out",
+            )
+            if getattr(self, "is_sharded", False):
+                raise UserError("shards are cut of files, and these images are in memory")
 
 
 @dataclass(kw_only=True)

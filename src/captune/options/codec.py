@@ -114,9 +114,9 @@ def from_python(options: type[Options], **keywords: Any) -> Options:
     """The dataclass filled from the keywords of a call.
 
     Where an option is a path, a string does as well; where it is a list of texts, so does a single
-    one, and a list where it is texts or numbers with commas between. Raises UserError where
-    something else stands for a path, a text or a number, and TypeError for a keyword that is no
-    option and for an option that is missing.
+    one, and a list where it is texts or numbers with commas between. Images may be in memory
+    (`images.find_images`). Raises UserError where something else stands for a path, a text or a
+    number, and TypeError for a keyword that is no option and for an option that is missing.
     """
     hints = typing.get_type_hints(options)
     listed = {f.name for f in _fields(options) if "," in (f.metadata.get("metavar") or "")}
@@ -127,9 +127,17 @@ def from_python(options: type[Options], **keywords: Any) -> Options:
     for name in kept & keywords.keys():
         if isinstance(keywords[name], dict | list):
             keywords[name] = CaptionsInMemory.of(name, keywords[name])
-    return options(
-        **{name: _of_python(name, value, hints.get(name)) for name, value in keywords.items()}
-    )
+    images = {field.name for field in _fields(options) if field.metadata.get("images")}
+    made = {
+        name: _of_python(name, value, hints.get(name))
+        for name, value in keywords.items()
+        if name not in images
+    }
+    for name in images & keywords.keys():
+        from captune.images.find import image_sources  # the command line needs no imaging here
+
+        made[name] = image_sources(keywords[name])
+    return options(**made)
 
 
 def _with_commas(name: str, value: Sequence[Any]) -> str:

@@ -116,7 +116,7 @@ class ShardOptions:
         return (
             WEBDATASET in to
             or (out is not None and is_address(str(out)))
-            or any(names_shards(word) for word in asked.images)
+            or any(names_shards(word) for word in asked.images if isinstance(word, str))
         )
 
     def numbers_of_part(self) -> tuple[int, int]:

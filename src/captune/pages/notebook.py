@@ -121,12 +121,12 @@ def _item(value: Any) -> dict[str, Any]:
     from captune.zeroshot.classifier import Prediction
 
     if isinstance(value, Prediction):
-        card = _card(Path(value.image.path), value.image.name, bars=value.top(_BARS))
+        card = _card(value.image.path, value.image.name, bars=value.top(_BARS))
         return _fragment(value.label, cards=[card])
     if not isinstance(value, Caption | Explanation):
         raise TypeError(f"{type(value).__name__} is neither a run nor a result of captune")
     tables = [_words(value)] if isinstance(value, Explanation) else []
-    card = _card(Path(value.image.path), value.image.name, value.caption)
+    card = _card(value.image.path, value.image.name, value.caption)
     return _fragment(value.caption, tables, [card])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import encode_images, encode_texts
 from captune.features.pipeline import Encoding
-from captune.images import ImageFile, ImageSet, Skipped, find_images
+from captune.images import ImageFile, Images, ImageSet, Skipped, find_images
+from captune.images.find import image_sources
 from captune.models.encoders import Floats, ImageTextModel, SimilarityScale, normalise
 from captune.models.load import load_image_text_model
 from captune.options.base import check_pass
@@ -173,7 +173,7 @@ class ZeroShotClassifier:
 
     def classify(
         self,
-        images: str | Path | Sequence[str | Path] | ImageSet | Iterable[ImageFile],
+        images: Images | ImageSet | Iterable[ImageFile],
         *,
         on_skip: Callable[[Skipped], None] = lambda skipped: None,
         on_progress: Callable[[int], None] | None = None,
@@ -260,17 +260,15 @@ def _ensemble(vectors: Floats) -> Floats:
 
 
 def _images(
-    images: str | Path | Sequence[str | Path] | ImageSet | Iterable[ImageFile],
+    images: Images | ImageSet | Iterable[ImageFile],
     on_skip: Callable[[Skipped], None],
 ) -> Iterable[ImageFile]:
-    if isinstance(images, str | Path):
-        images = find_images([images])
-    elif not isinstance(images, ImageSet):
-        items = list(images)
-        if not all(isinstance(item, ImageFile) for item in items):
-            images = find_images([str(item) for item in items])
-        else:
-            return [item for item in items if isinstance(item, ImageFile)]
+    if not isinstance(images, ImageSet):
+        sources = image_sources(images)
+        if all(isinstance(one, ImageFile) for one in sources):
+            files: list[ImageFile] = sources
+            return files
+        images = find_images(sources)
     for skipped in images.skipped:
         on_skip(skipped)
     return images.images
