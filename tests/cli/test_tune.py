@@ -535,10 +535,9 @@ def test_how_captions_are_chosen_is_fitted_and_kept(
     out, files = tmp_path / "run", write_job(tmp_path / "job", val=24)
     more = ("--method", "lora", "--epochs", "1", "--rerank", "both", "--candidates", "3")
     assert main(words(files, out, *more)) == 0
-    assert (
-        "lora: each caption chosen among 3 by how well they fit the image by colours"
-        in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert "lora: each caption chosen among 3 by how well they fit the image by colours" in printed
+    assert "CIDEr-D (document frequencies of coco-val2017) " in printed
     found = read_reranking(out / "lora")
     assert found is not None
     assert (found.evidence, found.candidates, found.model) == ("both", 3, "colours")
@@ -548,7 +547,9 @@ def test_how_captions_are_chosen_is_fitted_and_kept(
     store = load_store(out / "lora" / DATASTORE, IDENTITY, GRID)
     assert isinstance(store, Datastore)
     assert len(store.captions) == len(store.vectors) == 24
-    assert "Chosen among candidates" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Chosen among candidates" in page
+    assert "document frequencies are those of coco-val2017" in page
     assert check_page(out / "report.html").holds
     # the weights of the choice are no reason to train again
     monkeypatch.setattr(training_run, "train", None)

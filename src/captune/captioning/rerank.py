@@ -36,7 +36,7 @@ from captune.models.encoders import Floats, ImageTextModel, normalise
 from captune.models.load import load_image_text_model
 from captune.models.mirrored import seen_both_ways
 from captune.options.captioning import CaptionerOptions
-from captune.runs.metrics import RerankFigures, Reranking, RerankWeights
+from captune.runs.metrics import RERANK_DF, RerankFigures, Reranking, RerankWeights
 from captune.text import counted, score, signed
 from captune_metrics.display import printable
 
@@ -188,7 +188,7 @@ def fit_weights(
     """Weights that choose well on images with references, and what that gives by cross-fitting.
 
     candidates: of each image, the one first that is taken without evidence. A ridge regression of
-    CIDEr-D (document frequencies of coco-val2017) on the features, both less their mean over the
+    CIDEr-D (document frequencies of RERANK_DF) on the features, both less their mean over the
     candidates of the image. None for fewer than 20 images.
     """
     from captune_metrics.bleu_n import bleu_of
@@ -199,7 +199,7 @@ def fit_weights(
 
     if len(candidates) < MIN_IMAGES:
         return None
-    cider = CiderD(DocumentFrequency.shipped("coco-val2017"))
+    cider = CiderD(DocumentFrequency.shipped(RERANK_DF))
     indexed = cider.index({id: references[id] for id in candidates})
     x = [np.array([_features_of(one) for one in own]) for own in candidates.values()]
     y = [cider.score([one.caption for one in own], [indexed[id]] * len(own))
@@ -307,10 +307,10 @@ def chosen_sentence(settings: Reranking) -> str:
         return f"{said}, with weights that were not fitted (captune tune --rerank does it)"
     low, high = figures.interval
     return (
-        f"{said}: CIDEr-D {score(figures.chosen)} instead of {score(figures.first)} (95 %"
-        f" {signed(low)} to {signed(high)}), BLEU-4 {score(figures.bleu_4_chosen)} instead of"
-        f" {score(figures.bleu_4_first)} on {counted(figures.images, 'validation image')} that the"
-        " weights were not fitted on"
+        f"{said}: CIDEr-D (document frequencies of {RERANK_DF}) {score(figures.chosen)} instead of"
+        f" {score(figures.first)} (95 % {signed(low)} to {signed(high)}), BLEU-4"
+        f" {score(figures.bleu_4_chosen)} instead of {score(figures.bleu_4_first)} on"
+        f" {counted(figures.images, 'validation image')} that the weights were not fitted on"
     )
 
 

@@ -290,8 +290,11 @@ class RerankWeights(Struct, frozen=True):
     neighbours: Number = 0.0
 
 
+RERANK_DF = "coco-val2017"  # document frequencies of the CIDEr-D that choosing is measured by
+
+
 class RerankFigures(Struct, frozen=True):
-    """CIDEr-D (document frequencies of coco-val2017) and BLEU-4 on validation images.
+    """CIDEr-D (document frequencies of RERANK_DF) and BLEU-4 on validation images.
 
     first: of the first beam. chosen: of what weights choose that were fitted on other images.
     best: of the best candidate of each. interval: 95 %, of chosen less first, over images.

@@ -22,6 +22,7 @@ from captune.pages.blocks import Beside, Chart, Fold, Paragraph, Section, Tile, 
 from captune.pages.sources import PageSettings, RunSet, RunSource, words
 from captune.pages.thumbnails import Album
 from captune.runs.kinds import KINDS
+from captune.runs.metrics import RERANK_DF
 from captune.tables import Column, Fraction, Table, numbers
 from captune.text import count, one_line, percent, plain, score, signed
 from captune_metrics.catalogue import meaning_of, title_of
@@ -145,12 +146,12 @@ def chosen_blocks(source: RunSource, *keys: str | int) -> list[Any]:
         "Each caption is chosen among {} (by {}). On {} validation images, with weights that were"
         " fitted on others of them, the chosen captions have CIDEr-D {} where the likeliest have {}"
         " (95 % {} to {}), and BLEU-4 {} where those have {}. The best candidate of each image"
-        " would give CIDEr-D {}.",
+        " would give CIDEr-D {}. Its document frequencies are those of {}, not of these images.",
         source.figure(count, *keys, "candidates"), source.figure(plain, *keys, "evidence"),
         source.figure(count, *at, "images"), source.figure(score, *at, "chosen"),
         source.figure(score, *at, "first"), *ends,
         source.figure(score, *at, "bleu_4_chosen"), source.figure(score, *at, "bleu_4_first"),
-        source.figure(score, *at, "best"),
+        source.figure(score, *at, "best"), RERANK_DF,
     )  # fmt: skip
     return [Fold("Chosen among candidates", [Paragraph(said)])]
 
