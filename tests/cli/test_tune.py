@@ -130,10 +130,43 @@ def test_what_is_printed(
     captured = capsys.readouterr()
     assert "of training" in captured.err
     assert "trained parameters (bridge" in captured.err
-    assert "images have no captions" in captured.err
+    assert "no captions" not in captured.err  # each image has some, in one file or the other
     assert "CIDEr-D" in captured.out
     assert "trained on 12 images, nothing usable came of it" in captured.out
     assert "{'" not in captured.err + captured.out  # Trainer prints its logs as dictionaries
+
+
+@pytest.mark.parametrize("more", [[], ["--val-images"]])
+def test_images_without_captions_are_named_once(
+    files: tuple[Path, Path, Path],
+    tmp_path: Path,
+    more: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*args: Any, **unused: Any) -> None:
+        raise UserError("nothing is loaded here")
+
+    monkeypatch.setattr(setup, "load_frozen", refuse)
+    images, train, val = files
+    for name in ("x.png", "y.png", "z.png", "zz.png"):
+        (images / name).write_bytes((images / "1_101.png").read_bytes())
+    assert main(words(files, tmp_path / "run", *more, *[str(images)] * len(more))) == 2
+    said = capsys.readouterr().err
+    assert said.count("no captions") == 1
+    assert (
+        f"{images}: 4 of 36 images have no captions in {train} or {val}"
+        " (x.png, y.png, z.png and 1 more)"
+    ) in said
+    # of two folders, each has its own file
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("1_101.png", "2_102.png", "lone.png"):
+        (other / name).write_bytes((images / "1_101.png").read_bytes())
+    assert main(words(files, tmp_path / "run", "--val-images", str(other))) == 2
+    said = capsys.readouterr().err
+    assert f"{images}: 12 of 36 images have no captions in {train} (" in said
+    assert f"{other}: 1 of 3 images has no captions in {val} (lone.png)" in said
 
 
 def test_images_are_held_out_where_no_others_are_named(

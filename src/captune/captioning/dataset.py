@@ -172,12 +172,25 @@ def match_dataset(captions: str | Path, found: ImageSet) -> MatchedCaptions:
             f"{shown}: none of its {len(file):,} images ({_some(missing)}) is among the"
             f" {len(found.images):,} images in {found.root}; name the folder that holds them"
         )
-    notes = list(_notes(file, image_of, missing, found, shown))
+    notes = list(_notes(file, image_of, missing, found.root, shown))
     kept = {id: [c for c in file.captions[id] if not c.isspace() and c] for id in image_of}
     kept = {id: own for id, own in kept.items() if own}
     if not kept:
         raise UserError(f"{shown}: all captions of its images are empty; give it captions")
     return MatchedCaptions(image_of, kept, found.root, notes, shown)
+
+
+def without_captions(found: ImageSet, matched: Sequence[MatchedCaptions]) -> list[str]:
+    """A sentence about the images of a folder that none of its caption files tells of."""
+    known = {image.path for one in matched for image in one.images.values()}
+    bare = [image.name for image in found.images if image.path not in known]
+    if not bare:
+        return []
+    files = " or ".join(dict.fromkeys(one.shown for one in matched))
+    return [
+        f"{found.root}: {len(bare):,} of {len(found.images):,} images"
+        f" {'has' if len(bare) == 1 else 'have'} no captions in {files} ({_some(bare)})"
+    ]
 
 
 def check_enough(images: int, captions: Path) -> None:
@@ -236,12 +249,12 @@ def _notes(
     file: CaptionFile,
     image_of: Mapping[str, ImageFile],
     missing: Sequence[str],
-    found: ImageSet,
+    root: Path,
     shown: str,
 ) -> Iterator[str]:
     if missing:
         yield (
-            f"{shown}: {len(missing):,} of {len(file):,} images have no file in {found.root}"
+            f"{shown}: {len(missing):,} of {len(file):,} images have no file in {root}"
             f" ({_some(missing)}) and are left out"
         )
     blank = [id for id in image_of if all(not c or c.isspace() for c in file.captions[id])]
@@ -250,9 +263,6 @@ def _notes(
     empty = sum(not c or c.isspace() for id in image_of for c in file.captions[id])
     if empty:
         yield f"{shown}: {empty:,} captions are empty and left out"
-    bare = len(found.images) - len(image_of)
-    if bare:
-        yield f"{found.root}: {bare:,} of {len(found.images):,} images have no captions in {shown}"
 
 
 def _some(ids: Sequence[str]) -> str:

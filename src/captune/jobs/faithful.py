@@ -165,9 +165,7 @@ def _read(
     limit = min(options.limit or QUICK, QUICK) if options.quick else options.limit
     data = read_dataset(captions, find_images([images]), limit=limit, seed=options.seed)
     for note in data.notes:
-        # that a folder has more images than this file has captions of is as it should be
-        if not note.startswith(f"{data.root}:"):
-            progress.message(note)
+        progress.message(note)
     return data
 
 

@@ -8,7 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from captune.captioning.dataset import MatchedCaptions, check_enough, match_dataset, read_texts
+from captune.captioning.dataset import (
+    MatchedCaptions,
+    check_enough,
+    match_dataset,
+    read_texts,
+    without_captions,
+)
 from captune.captioning.settings import (
     CONFIG,
     PROMPT_TOKENS,
@@ -94,15 +100,20 @@ def read_inputs(options: TuneOptions) -> tuple[MatchedCaptions, MatchedCaptions]
     """
     assert options.images is not None
     assert options.captions is not None
-    found = find_images([options.images])
+    found = val_found = find_images([options.images])
     train = match_dataset(options.captions, found)
     if options.val_captions is None:
         train, val = train.held_out(options.seed)
     else:
         if options.val_images:
-            found = find_images([options.val_images])
-        val = match_dataset(options.val_captions, found)
+            val_found = find_images([options.val_images])
+        val = match_dataset(options.val_captions, val_found)
         check_enough(len(val.captions), options.val_captions)
+    if val_found == found:
+        train.notes.extend(without_captions(found, [train, val]))
+    else:
+        train.notes.extend(without_captions(found, [train]))
+        val.notes.extend(without_captions(val_found, [val]))
     check_sizes(options, len(train.captions))
     if options.extra_text is not None:
         read_texts(options.extra_text)
