@@ -42,6 +42,20 @@ def test_csv_is_exactly_the_assignment_s(
     )
 
 
+def test_a_limit_takes_the_same_images_in_every_command(
+    colours: Any, colour_images: Path, labels: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    images, some = str(colour_images), ["--limit", "2"]
+    told = _json(capsys, "classify", images, "--labels", labels, *some)
+    assert told["images"] == 2
+    chosen = [answer["image"] for answer in told["answers"]]
+    assert _json(capsys, "prompts", images, "--labels", labels, *some)["images"] == 2
+    assert _json(capsys, "embed", images, *some, "--to", str(tmp_path / "a.npz"))["images"] == 2
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["paths"].tolist() == chosen
+
+
 def test_json_has_what_machines_need(
     colours: Any, colour_images: Path, labels: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

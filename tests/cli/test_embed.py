@@ -91,6 +91,9 @@ def test_what_is_refused_before_work(
         (["--texts", str(long), "--to", "a.npz"], "holds a line of 100,001 characters"),
         (["--texts", str(wide), "--to", "a.npz"], "take 4.0 GB in an .npz; write .parquet or"),
         ([images, "--to", "a.npz", "--to", "./a.npz"], "is the file of --to too"),
+        ([images, "--to", "a.npz", "--limit", "-1"], "limit must be 0 or more, not -1"),
+        (["--texts", str(wide), "--to", "a.npz", "--limit", "2"], "--limit is for images"),
+        ([images, "--out", "a", "--shard-size", "2", "--limit", "2"], "--limit is not for shards"),
     ):
         assert main(["embed", *words]) == 2
         assert sentence in capsys.readouterr().err

@@ -321,6 +321,18 @@ def test_no_sources_and_empty_lists():
         find_images(["-"], io.StringIO("/gone/a.jpg\n/gone/b.jpg"))
 
 
+def test_a_limit_is_the_same_random_sample_every_time(tmp_path):
+    make(tmp_path, *(f"{n:02d}.png" for n in range(40)))
+    everything = find_images([tmp_path]).images
+    some = find_images([tmp_path], limit=5)
+    assert [one.name for one in some.images] == sorted(one.name for one in some.images)
+    assert len(some.images) == 5
+    assert set(some.images) < set(everything)
+    assert some.images != everything[:5]
+    assert find_images([tmp_path], limit=5) == some
+    assert find_images([tmp_path], limit=40).images == everything
+
+
 def test_deep_and_wide_folders(tmp_path):
     deep = "/".join(["d"] * 300)
     make(tmp_path, f"{deep}/a.jpg")

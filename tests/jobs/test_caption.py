@@ -104,6 +104,13 @@ def killed_after(
     return patch
 
 
+def test_a_limit(images: Path, model: Path) -> None:
+    some, everything = (captioned(images, model, limit=n)[0].captions for n in (3, 0))
+    assert len(some) == 3
+    assert set(some) < set(everything)
+    assert captioned(images, model, limit=3)[0].captions == some
+
+
 def test_the_run_folder(images: Path, model: Path, tmp_path: Path) -> None:
     (images / "image_004.png").write_bytes(b"\x89PNG broken")
     out, predictions = tmp_path / "out", tmp_path / "p" / "pred.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import random
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,7 +135,7 @@ def _source(one: Any, number: int) -> str | ImageInMemory | ImageFile:
     return ImageInMemory.of(f"image {number}", one)
 
 
-def find_images(sources: Images, stdin: TextIO | None = None) -> ImageSet:
+def find_images(sources: Images, stdin: TextIO | None = None, *, limit: int = 0) -> ImageSet:
     """The images in folders, files, patterns and lists, each real file once, sorted by name.
 
     sources: a folder stands for every image file under it, known by its ending; links are
@@ -147,6 +148,7 @@ def find_images(sources: Images, stdin: TextIO | None = None) -> ImageSet:
         The bytes of image files and PIL images are taken alone, too, also as {name: image}.
     The root is the folder, or the common parent when there are several sources; a pattern counts
     as the folder in front of its first wildcard.
+    limit: at most so many images, a random sample that is the same every time; 0 takes all.
     Raises UserError when a source does not exist or no image was found at all.
     """
     given = image_sources(sources)
@@ -154,11 +156,11 @@ def find_images(sources: Images, stdin: TextIO | None = None) -> ImageSet:
     if held:
         if len(held) < len(given):
             raise UserError("images: give files or images in memory, each in a call of its own")
-        return ImageSet(Path(), [ImageFile(one, one.called) for one in held], [])
+        return ImageSet(Path(), _sampled([ImageFile(one, one.called) for one in held], limit), [])
     if len(given) == 1 and (asked := parse_source(given[0])) is not None:
         rows = open_dataset(asked)
         if isinstance(rows, ImageRows):
-            images = [ImageFile(rows.root / name, name) for name in rows.names]
+            images = _sampled([ImageFile(rows.root / name, name) for name in rows.names], limit)
             return ImageSet(rows.root, images, [])
         given = [str(rows)]
     search = _Search()
@@ -169,7 +171,14 @@ def find_images(sources: Images, stdin: TextIO | None = None) -> ImageSet:
             search.add(source)
     if not search.files:
         raise UserError(search.why_nothing(given))
-    return search.result()
+    found = search.result()
+    return replace(found, images=_sampled(found.images, limit))
+
+
+def _sampled(images: list[ImageFile], limit: int) -> list[ImageFile]:
+    if not 0 < limit < len(images):
+        return images
+    return [images[i] for i in sorted(random.Random(0).sample(range(len(images)), limit))]  # noqa: S311
 
 
 def check_sources(sources: Iterable[str | Path]) -> None:

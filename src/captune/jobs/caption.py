@@ -315,7 +315,7 @@ def _checked(
     check_ending("--predictions", options.predictions, ".json")
     files = {"--predictions": options.predictions}
     check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))
-    found = find_images(options.images) if found is None else found
+    found = find_images(options.images, limit=options.limit) if found is None else found
     if each is None:
         check_somewhere(options, len(found.images))
     if options.predictions is not None:

@@ -125,7 +125,7 @@ def _run(
     from captune.captioning.any_captioner import prepare  # it loads torch
     from captune.jobs.caption_outputs import check_somewhere
 
-    found = find_images(options.images) if found is None else found
+    found = find_images(options.images, limit=options.limit) if found is None else found
     if each is None:
         check_somewhere(options, len(found.images))
     scoring = _scoring(options, found)

@@ -119,7 +119,7 @@ def run(
     labels = _check(options)
     if len(labels) == 1 and not options.multi_label and each is None:
         progress.message("one label gets all of a softmax: --multi-label asks whether it fits")
-    found = find_images(options.images) if found is None else found
+    found = find_images(options.images, limit=options.limit) if found is None else found
     check_answers(command, len(found.images), (options.to, options.out, options.csv))
     _check_top5(options.top5, found)
     truth = known_truth(options.truth, found.images, labels, progress.message)

@@ -100,7 +100,7 @@ def run(
         read["texts"] = options.texts
     check_outputs(read, {}, None, paths)
     texts = None if options.texts is None else _sentences(options.texts)
-    found = find_images(options.images) if texts is None else None
+    found = find_images(options.images, limit=options.limit) if texts is None else None
     _check_names(paths, [one.spelled for one in found.images] if found else list(texts or ()))
     skipped = [] if found is None else list(found.skipped)
     model = load_model(options.model, device=options.device, dtype=options.dtype)

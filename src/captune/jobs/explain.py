@@ -202,7 +202,7 @@ def _captioner_source(
     folder = prepared.place
     if folder.parent == home_path(options.model):
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
-    found = found or find_images(options.images)
+    found = found or find_images(options.images, limit=options.limit)
     stored = read_default(folder)
     loaded = prepared.load() if captioner is None else captioner
     is_own = isinstance(loaded, Captioner)
@@ -265,7 +265,7 @@ def _classifier_source(options: ExplainOptions, progress: Progress) -> _Source:
         raise UserError(
             "--layer and --head are for maps of a captioner; leave them out with --labels"
         )
-    found = find_images(options.images)
+    found = find_images(options.images, limit=options.limit)
     classifier = ZeroShotClassifier(
         str(options.labels),
         model=options.model,

@@ -130,7 +130,7 @@ def run(
     check_ending("--csv", options.csv, ".csv")
     read = files_among(options.labels, options.truth, *options.images)
     check_outputs(read, {"--csv": options.csv}, options.out, row_paths(options.to))
-    found = find_images(options.images)
+    found = find_images(options.images, limit=options.limit)
     truth = known_truth(options.truth, found.images, labels, progress.message)
     skipped = list(found.skipped)
     with nullcontext() if options.no_cache else FeatureCache() as cache:

@@ -232,11 +232,13 @@ class ImageOptions(DatasetOptions):
         metavar="IMAGES",
         images=True,
     )
+    limit: int = option("take a fixed random sample of N of the images (0: all)", 0)
 
     def __post_init__(self) -> None:
         """Raises UserError for neither images nor a dataset, and for both."""
         parent: Any = super()
         parent.__post_init__()
+        require_at_least(self, limit=0)
         if self.check_dataset():
             if self.images and self.images != [self.source()]:
                 raise UserError("give IMAGES or --dataset, not both")

@@ -13,6 +13,7 @@ from captune.options.base import (
     RowOptions,
     option,
     overwrite_option,
+    refuse_given,
 )
 from captune.options.shards import ShardOptions
 
@@ -88,6 +89,8 @@ class EmbedOptions(ShardOptions, ImageOptions, ModelOptions):
         """Raises UserError unless images or texts are given."""
         if bool(self.images or self.dataset) == (self.texts is not None):
             raise UserError("embed: give either images, or sentences with --texts FILE")
+        if self.texts is not None:
+            refuse_given(self, ("limit",), "is for images; leave it out with --texts")
         super().__post_init__()
         if self.is_sharded:
             return

@@ -131,7 +131,7 @@ class ShardOptions:
 # what is written of one folder of images, and has no place in shards
 _ELSEWHERE = (
     *("csv", "all_probabilities", "top5", "truth", "label_column", "predictions", "sidecar"),
-    *("keep_candidates", "texts", "overwrite"),
+    *("keep_candidates", "texts", "overwrite", "limit"),
 )
 
 
