@@ -150,7 +150,10 @@ def test_a_shard_that_fails_is_named_and_the_rest_is_done(
     assert "bad.tar is not a tar" in said
     assert len(list(out.glob("*.parquet"))) == 2
     assert main(["shards", "status", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["shards_of"] == 3
+    told = capsys.readouterr().out
+    assert json.loads(told)["shards_of"] == 3
+    assert main(["shards", str(out), "--json"]) == 0  # a folder alone means its status
+    assert capsys.readouterr().out == told
 
 
 @pytest.mark.usefixtures("in_process")

@@ -202,6 +202,7 @@ def _run(argv: Sequence[str] | None) -> int:
             meant = nearest(only, COMMANDS)
             meaning = f" (did you mean {meant}?)" if meant else ""
             raise _Misuse(f"captune: no command {only}{meaning}; captune --help shows all of them")
+        words = _with_verb(words, only)
         try:
             arguments, unknown = parser.parse_known_args(words)
         except _Misuse:
@@ -301,6 +302,18 @@ def _stopped(arguments: argparse.Namespace) -> str:
     )
 
 
+def _with_verb(words: Sequence[str], command: str | None) -> list[str]:
+    """With the first verb of the command, where a folder or an address stands in its place."""
+    verbs = COMMANDS[command].verbs if command else ()
+    at = words.index(command) + 1 if command and verbs else len(words)
+    if at == len(words) or words[at] in verbs:
+        return list(words)
+    from captune.options.shards import is_address
+
+    is_place = is_address(words[at]) or Path(words[at]).is_dir()
+    return [*words[:at], *verbs[: int(is_place)], *words[at:]]
+
+
 def _known_flags(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
     commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return list(commands.choices[command]._option_string_actions) if command else []
@@ -331,6 +344,8 @@ def _unknown_sentence(
     meant = f" (did you mean {names[near]}?)" if near else ""
     if off != flag and off in known:
         meant = f" ({off} is off unless it is given)"
+    if command == "score" and not unknown[0].startswith("-"):
+        meant = " (captune compare holds two files or more against each other)"
     typed = " ".join(unknown)
     return f"{name}: unrecognized arguments: {typed}{meant}; {name} --help shows what it takes"
 

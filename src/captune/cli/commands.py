@@ -48,6 +48,7 @@ class Command:
 
     A command is a job of `captune.jobs`, unless it has a `run` or a `module` with one. tables:
     whether it prints tables. answers: whether --jsonl prints what its job gives to `each`.
+    verbs: words that may stand first, of which a folder alone means the first one.
     """
 
     options: str = ""
@@ -55,6 +56,7 @@ class Command:
     answers: bool = False
     run: Callable[[argparse.Namespace], int] | None = None
     module: str | None = None
+    verbs: tuple[str, ...] = ()
 
     def options_type(self) -> type[Any]:
         """The dataclass of its options."""
@@ -294,7 +296,7 @@ COMMANDS = {
     "report": Command("pages.ReportOptions", tables=False),
     "reproduce": Command("pages.ReproduceOptions", module="captune.cli.reproduce", tables=False),
     "score": Command("scoring.ScoreOptions"),
-    "shards": Command("shards.ShardsOptions"),
+    "shards": Command("shards.ShardsOptions", verbs=("status", "merge")),
     "tune": Command("tuning.TuneOptions", run=_tune),
     "verify": Command("pages.VerifyOptions"),
 }

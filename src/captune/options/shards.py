@@ -162,7 +162,7 @@ class ShardsOptions:
     """`captune shards`."""
 
     action: str = option(
-        "status: how much of a job is done; merge: a run folder of what is done",
+        "status: how much of a job is done, as OUT alone says; merge: a run folder of what is done",
         ...,
         nargs=None,
         choices=("status", "merge"),
