@@ -109,6 +109,11 @@ def test_answers_stand_in_the_order_of_the_sections(runs: dict[str, Path], tmp_p
     assert [part.title for part in report.sections][:2] == ["Recognition", "Captions"]
     assert str(report.answers[0][0]).startswith("lite recognises")
     assert report.title == "Recognition and captions on 8 images"
+    few = classify_run(tmp_path / "few", runs["classify"].parent, ["a/1.jpg", "b.jpg"])
+    title = write_report([first, few, last], tmp_path / "page.html", PageSettings()).title
+    assert title == "Recognition and captions on 8 images"  # of two runs the larger one
+    title = write_report([first, few], tmp_path / "page.html", PageSettings()).title
+    assert title == "Recognition on 2 images; captions on 8 images"
 
 
 def test_sections_show_what_each_job_found(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -197,9 +197,17 @@ def _answer(source: RunSource, has_unusable: bool) -> tuple[Any, Tiles | None]:
 
 
 def _title(ordered: Sequence[RunSource]) -> str:
-    jobs = list(dict.fromkeys(KINDS[source.run.kind].title for source in ordered))
-    images = max(source.images for source in ordered)
-    return f"{listed(jobs).capitalize()} on {counted(images, 'image')}"
+    """Jobs with the images of the largest run of each; those on as many are told together."""
+    most: dict[str, int] = {}
+    for source in ordered:
+        job = KINDS[source.run.kind].title
+        most[job] = max(source.images, most.get(job, 0))
+    parts = (
+        f"{listed([job for job, n in most.items() if n == images])} on {counted(images, 'image')}"
+        for images in dict.fromkeys(most.values())
+    )
+    title = "; ".join(parts)
+    return title[:1].upper() + title[1:]
 
 
 def _tell_apart(sections: Sequence[Section]) -> None:
