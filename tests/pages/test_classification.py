@@ -10,6 +10,7 @@ import pytest
 from captune.cli import main
 from captune.errors import UserError
 from captune.images.match import sample_names
+from captune.pages.blocks import Cards
 from captune.pages.page import write_report
 from captune.pages.sources import PageSettings
 
@@ -49,6 +50,20 @@ def test_a_image_that_is_gone_is_said_to_be_gone(
     (colour_images / "8_0.png").unlink()
     write_report([run_folder], tmp_path / "page.html", PageSettings())
     assert "no such file" in (tmp_path / "page.html").read_text()
+
+
+def test_the_answers_are_called_top_5_where_there_are_more(
+    run_folder: Path, colour_images: Path, tmp_path: Path
+) -> None:
+    six = "red,green,blue,white,black,grey"
+    for labels, title in (("red,green", "Answers"), (six, "Top-5 answers")):
+        out = tmp_path / title
+        command = ["classify", str(colour_images), "--labels", labels, "--out", str(out)]
+        assert main(command) == 0
+        page = write_report([out], tmp_path / "page.html", PageSettings())
+        cards = next(one for one in page.sections[0].blocks if isinstance(one, Cards))
+        assert cards.title == title
+        assert cards.note == ""  # all six images are there: no sample
 
 
 def test_the_page_names_what_made_it(run_folder: Path) -> None:

@@ -11,6 +11,7 @@ from captune.cli import main
 from captune.errors import UserError
 from captune.runs import read_run
 from tests.captioning.caption_job import use_encoder, with_agreement, write_captioner, write_images
+from tests.pages.page_reader import outline
 from tests.shards import toy
 from tests.shards.conftest import here, rows_of
 
@@ -33,7 +34,9 @@ def tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 HOW = {"beam": 2, "max_tokens": 8, "batch_size": 4, "device": "cpu"}
 
 
-def test_captions_of_a_tar_are_those_of_its_images(tmp_path: Path, tar: Path, model: Path) -> None:
+def test_captions_of_a_tar_are_those_of_its_images(
+    tmp_path: Path, tar: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loose = caption(tmp_path / "images", model=model, flag_below=0.5, **HOW)
     out = tmp_path / "out"
     caption(tar, model=model, out=out, flag_below=0.5, **HOW)
@@ -48,7 +51,13 @@ def test_captions_of_a_tar_are_those_of_its_images(tmp_path: Path, tar: Path, mo
     assert metrics["ended"] == sum(one.ended for one in loose)
     assert metrics["words_mean"] == sum(len(one.caption.split()) for one in loose) / 10
     assert metrics["flagged"] == sum(row["flagged"] for row in rows)
-    assert "The images here are a sample" in (out / "report.html").read_text()
+    # its cards are named by the images, and all of them are there
+    words = outline(out / "report.html").words
+    assert "image_000" in words
+    assert "sample" not in words
+    monkeypatch.setattr("captune.shards.driver.SAMPLE", 4)
+    caption(tar, model=model, out=tmp_path / "few", **HOW)
+    assert "The images here are a sample." in outline(tmp_path / "few" / "report.html").words
 
 
 def test_scores_and_comparisons_read_them(tmp_path: Path, tar: Path, model: Path) -> None:

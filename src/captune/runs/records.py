@@ -90,12 +90,16 @@ class Answer(Struct, frozen=True):
 
 
 class ClassifyRecord(Record, frozen=True):
-    """The most probable labels of an image, the first one first."""
+    """The most probable labels of an image, the first one first.
+
+    name: of the image, where `path` is a thumbnail that was made of it.
+    """
 
     path: Path
     top: Annotated[list[Answer], Meta(min_length=1)]
     truth: str | None = None
     truth_name: str | None = None
+    name: str | None = None
 
 
 class PromptAnswer(Struct, frozen=True):
@@ -142,7 +146,7 @@ class Candidate(Struct, frozen=True):
 
 
 class CaptionRecord(Record, frozen=True):
-    """The caption of an image."""
+    """The caption of an image. name: as in `ClassifyRecord`."""
 
     path: Path
     caption: str
@@ -154,6 +158,7 @@ class CaptionRecord(Record, frozen=True):
     agreement: Share | None = None
     flagged: bool | None = None
     candidates: list[Candidate] = []
+    name: str | None = None
 
 
 class ScoreRecord(Record, frozen=True, kw_only=True):

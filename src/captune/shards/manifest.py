@@ -220,7 +220,7 @@ def write_sample(folder: Path, sample: Iterable[tuple[str, Sampled]]) -> Iterato
         except ValueError:
             raise UserError(f"{printable(stem)}{STATS} is damaged; remove it") from None
         (folder / name).write_bytes(data)
-        yield {**one.record, "path": name}
+        yield {**one.record, "path": name, "name": one.key or None}
 
 
 SUFFIX = ".claim"

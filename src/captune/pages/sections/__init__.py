@@ -66,9 +66,10 @@ def shard_blocks(source: RunSource) -> list[Any]:
     def figure(name: str) -> Any:
         return source.figure(count, "sharded", name)
 
-    said = words(
-        "The images here are a sample. {} of {} shards are done, in {}: {} images, {} of them"
-        " without an answer.",
+    is_sample = sum(1 for _ in source.run.records()) < source.at("images")
+    said = words("The images here are a sample. " if is_sample else "")
+    said += words(
+        "{} of {} shards are done, in {}: {} images, {} of them without an answer.",
         figure("shards"), figure("shards_of"), source.at("sharded", "place"),
         figure("rows"), figure("errors"),
     )  # fmt: skip

@@ -174,7 +174,7 @@ class CaptionSources:
         references = [] if source.run.kind == "caption" else record.get("references", [])
         image = self.images.get(key)
         if image is None:
-            name = one_line(str(path or record["image"]))
+            name = one_line(str(record.get("name") or path or record["image"]))
             self.images[key] = SourcedImage(name, source.run, path, references)
             return key
         image.references = image.references or references

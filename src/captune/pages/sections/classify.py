@@ -98,7 +98,9 @@ def section(source: RunSource, context: PageContext) -> Section:
     part.blocks += [*shard_blocks(source), Paragraph(what, soft=True)]
     if len(source.at("prompts")) > 1:
         part.blocks.append(_prompts(source))
-    part.blocks.append(_cards("Top-5 answers", found.sampled, source, album, "a sample"))
+    title = f"Top-{_BARS} answers" if source.at("labels") > _BARS else "Answers"
+    note = "a sample" if len(found.sampled) < source.at("images") else ""
+    part.blocks.append(_cards(title, found.sampled, source, album, note))
     if found.confusion:
         part.blocks += [*_confusion(source, found), *_calibration(source, found)]
         note = "Wrong answers, the surest first."
@@ -139,13 +141,17 @@ def card(record: Mapping[str, Any], place: int, source: RunSource, album: Album)
     ]
     told = "" if right else words("truth: {}", str(record.get("truth_name") or truth))
     return Card(
-        name=one_line(record["path"]),
+        name=_name(record),
         picture=album.picture(source.run, record["path"]),
         bars=bars,
         below="" if truth is None else told,
         above="" if truth is None else "right" if right else "wrong",
         tone="" if truth is None else "good" if right else "bad",
     )
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return one_line(str(record.get("name") or record["path"]))
 
 
 def _top(record: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
@@ -268,7 +274,7 @@ def _gallery(source: RunSource, found: ClassifyCounts, album: Album) -> Gallery:
         items.append(
             {
                 "image": None if picture is None else picture.number,
-                "name": one_line(record["path"]),
+                "name": _name(record),
                 "bars": bars,
                 "right": None if truth is None else record["top"][0]["id"] == truth,
                 "truth": None if truth is None else one_line(str(name)),
