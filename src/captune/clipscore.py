@@ -34,6 +34,8 @@ from captune_metrics.corpus import check_images
 from captune_metrics.display import named, printable
 from captune_metrics.scores import Candidates, References, Scores
 
+__all__ = ["clipscore", "clipscore_hw3", "ref_clipscore"]
+
 PREFIX = "A photo depicts "
 
 # image id -> its file; there may be more than candidates

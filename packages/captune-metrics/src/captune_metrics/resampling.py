@@ -17,6 +17,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from captune_metrics.display import Interval
 
+__all__ = [
+    "RESAMPLES",
+    "PairedInterval",
+    "Sums",
+    "bootstrap",
+    "bootstrap_each",
+    "cohen_dz",
+    "detectable_difference",
+    "mean_of_sums",
+    "paired_bootstrap",
+    "paired_permutation",
+    "paired_permutation_each",
+]
+
 Floats = NDArray[np.float64]
 # sums over n images [m, k], n -> corpus values [m]
 OfSums = Callable[[Floats, int], Floats]
