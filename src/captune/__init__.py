@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from captune.jobs.score import score
     from captune.jobs.tune import tune
     from captune.jobs.verify import verify
-    from captune.models.load import load_model
+    from captune.models.load import keep_models, load_model
     from captune.pages.notebook import as_html
     from captune.runs import Run, read_run
     from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
@@ -60,6 +60,7 @@ _HOMES = {name: f"captune.jobs.{name}" for name in _JOBS} | {
     "ZeroShotClassifier": "captune.zeroshot.classifier",
     "as_html": "captune.pages.notebook",
     "find_images": "captune.images",
+    "keep_models": "captune.models.load",
     "load_model": "captune.models.load",
     "open_image": "captune.images",
     "read_run": "captune.runs",
@@ -86,6 +87,7 @@ __all__ = [
     "explain",
     "faithful",
     "find_images",
+    "keep_models",
     "load_model",
     "open_image",
     "prompts",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 import captune
+from captune.captioning import any_captioner
 from captune.captioning.any_captioner import AnyCaptioner, prepare
 from captune.captioning.caption import Caption
 from captune.captioning.generate import GenerationSettings
@@ -262,6 +264,31 @@ def test_a_prompt_is_where_captions_begin_and_is_not_repeated(twins: Any, images
         assert [one.caption for one in plain] != [one.caption for one in begun]
         assert not any(one.caption.startswith("a red dog") for one in begun)
         assert all(one.tokens <= TOKENS for one in begun)
+
+
+def test_threads_share_what_is_loaded_and_each_has_its_own_words(
+    twins: Any, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [{"seed": 1}, {"seed": 2}, {"seed": 1, "prompt": "a red dog"}] * 2
+
+    def drawn(asked: dict[str, Any]) -> list[str]:
+        how = {"model": twins("blip"), "max_tokens": TOKENS, "temperature": 1.0, "no_cache": True}
+        return [one.caption for one in captune.caption(images, device="cpu", **how, **asked)]
+
+    alone = [drawn(asked) for asked in settings]
+    loads: list[str] = []
+    load = any_captioner.load_vlm
+
+    def counting(folder: Path, spec: str, **how: Any) -> Any:
+        loads.append(spec)
+        return load(folder, spec, **how)
+
+    monkeypatch.setattr(any_captioner, "load_vlm", counting)
+    with captune.keep_models(), ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(drawn, settings)) == alone
+        assert len(loads) == 1
+    drawn({})
+    assert len(loads) == 2
 
 
 @pytest.mark.parametrize("family", ["vit-gpt2", "blip", "blip-2", "git", "llava", "gemma3"])

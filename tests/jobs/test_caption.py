@@ -9,11 +9,14 @@ import random
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tests.captioning.caption_job import (
     image_model,
     use_encoder,
@@ -26,8 +29,9 @@ from tests.image_factory import turned
 from tests.processes import ended, start
 
 import captune
-from captune.captioning import captioner, rerank
+from captune.captioning import any_captioner, captioner, rerank
 from captune.captioning.generate import batch_ends
+from captune.captioning.settings import WEIGHTS
 from captune.captions import read_captions
 from captune.errors import UserError
 from captune.jobs import caption as job
@@ -496,6 +500,44 @@ def test_images_in_memory(images: Path, model: Path, tmp_path: Path) -> None:
     for option in ({"out": tmp_path / "out"}, {"sidecar": True}):
         with pytest.raises(UserError, match="needs images that lie in files"):
             captune.caption(held, **how, **option)
+
+
+def test_a_captioner_stays_loaded_within_a_block(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = shutil.copytree(model, tmp_path / "own" / "run")
+    shutil.copytree(model.parent / "decoder-llama", tmp_path / "own" / "decoder-llama")
+    how: dict[str, Any] = {"model": place, "beam": 1, "max_tokens": 8, "device": "cpu"}
+    expected = [one.record() for one in captune.caption(images, **how)]
+    loads: list[Path] = []
+    load = any_captioner.load_captioner
+
+    def counting(options: CaptionOptions, folder: Path, decoder: Any) -> Any:
+        loads.append(folder)
+        return load(options, folder, decoder)
+
+    monkeypatch.setattr(any_captioner, "load_captioner", counting)
+    with captune.keep_models(), ThreadPoolExecutor(3) as threads:
+        told = threads.map(lambda _: captune.caption(images, **how), range(3))
+        assert [[one.record() for one in result] for result in told] == [expected] * 3
+        assert len(loads) == 1
+        captune.caption(images, **{**how, "beam": 2, "batch_size": 3})
+        with captune.keep_models():
+            captune.caption(images, **how)
+        assert len(loads) == 1
+        with pytest.raises(UserError, match="--max-tokens 4096"):
+            captune.caption(images, **{**how, "max_tokens": 4096})
+        captune.caption(images, **how, dtype="bfloat16")
+        assert len(loads) == 2
+        with safe_open(place / WEIGHTS, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata()
+        save_file({name: 3 * tensor for name, tensor in tensors.items()}, place / WEIGHTS, about)
+        changed = [one.record() for one in captune.caption(images, **how)]
+        assert changed != expected
+        assert len(loads) == 3
+    captune.caption(images, **how)
+    assert len(loads) == 4
 
 
 def test_half_precision(images: Path, model: Path, tmp_path: Path) -> None:

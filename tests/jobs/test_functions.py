@@ -60,6 +60,30 @@ def test_images_in_memory(colours: Any, colour_images: Path, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_stays_loaded_within_a_block(
+    colours: Any, colour_images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loads: list[str] = []
+
+    def load(spec: str, **how: Any) -> Any:
+        loads.append(spec)
+        return colours
+
+    monkeypatch.setattr("captune.zeroshot.classifier.load_image_text_model", load)
+    monkeypatch.setattr("captune.jobs.prompts.load_image_text_model", load)
+    with captune.keep_models():
+        first = captune.classify(colour_images, LABELS, model="one")
+        captune.prompts(colour_images, LABELS, prompt=PROMPTS, model="one")
+        assert [one.top(3) for one in captune.classify(colour_images, LABELS, model="one")] == [
+            one.top(3) for one in first
+        ]
+        captune.classify(colour_images, LABELS, model="two")
+        captune.classify(colour_images, LABELS, model="one", device="cpu")
+        assert loads == ["one", "two", "one"]
+    captune.classify(colour_images, LABELS, model="two")
+    assert loads[3:] == ["two"]
+
+
 def test_prompts_are_compared_and_leave_a_page(
     colours: Any, colour_images: Path, tmp_path: Path
 ) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -51,7 +51,7 @@ from captune.images.decode import decoding_threads, hash_image, opened_image
 from captune.models.decoders import Speech
 from captune.models.devices import resolve_device
 from captune.models.encoders import describe_model
-from captune.models.load import MIRRORED
+from captune.models.load import MIRRORED, kept
 from captune.models.tokenizers import before_stop
 from captune.models.vlm import VLM, Written
 from captune.models.vlm_files import described_vlm, load_vlm
@@ -72,7 +72,8 @@ class Prepared:
     """A captioner before its weights are read.
 
     place: its folder. about: as a run names it. asked: all that its captions depend on. agreement,
-    choosing: as of a `Captioner`, where it has them.
+    choosing: as of a `Captioner`, where it has them. decided: by which options, beside these, what
+    is loaded is decided. how: fields of an `AnyCaptioner` that are no matter of loading.
     """
 
     place: Path
@@ -81,6 +82,13 @@ class Prepared:
     agreement: PeopleAgreement | None
     choosing: Reranking | None
     load: Callable[[], Captioner | AnyCaptioner]
+    decided: tuple[Any, ...]
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+    def kept(self) -> Captioner | AnyCaptioner:
+        """As `load`; within `keep_models` the one that is there already."""
+        files = self.about, self.asked.get("--datastore"), self.agreement, self.choosing
+        return replace(kept(str((self.place, *files, self.decided)), self.load), **self.how)
 
 
 def prepare(options: CaptionerOptions) -> Prepared:
@@ -127,7 +135,7 @@ def prepare(options: CaptionerOptions) -> Prepared:
         check_length(captioner.model.decoder, options.max_tokens)
         return captioner
 
-    return Prepared(place, about, asked, agreement, choosing, load)
+    return Prepared(place, about, asked, agreement, choosing, load, options.decided)
 
 
 def _prepare_any(
@@ -169,6 +177,9 @@ def _prepare_any(
         **({"--temperature": temperature, "--seed": seed} if temperature else {}),
     }
 
+    stop = getattr(options, "stop", ())
+    how: dict[str, Any] = {"prompt": prompt, "temperature": temperature, "seed": seed, "stop": stop}
+
     def load() -> AnyCaptioner:
         precision = writing_precision(options.device, options.dtype)
         vlm = load_vlm(
@@ -183,13 +194,12 @@ def _prepare_any(
                 GridShape(1, 1, 1, 1),
                 options=options,
             )
-        how = prompt, temperature, seed, vision_id, getattr(options, "stop", ())
-        captioner = AnyCaptioner(vlm, about, reranker, *how)
+        captioner = AnyCaptioner(vlm, about, reranker, vision_id=vision_id, **how)
         if tuned is not None:
             load_tuned(vlm, tuned, place, captioner.speech)
         return captioner
 
-    return Prepared(place, about, asked, None, choosing, load)
+    return Prepared(place, about, asked, None, choosing, load, options.decided, how)
 
 
 class Ready(NamedTuple):
@@ -307,7 +317,8 @@ class AnyCaptioner:
                 ready = [one for one in found if isinstance(one, Ready)]
 
                 def worked(some: Sequence[Ready], start: int = start) -> Sequence[T]:
-                    return work(some, self._features(some, how.cache, writer), start)
+                    with self.vlm.turn:
+                        return work(some, self._features(some, how.cache, writer), start)
 
                 made = chain.from_iterable(batches.each(ready, worked))
                 yield [one if isinstance(one, Skipped) else next(made) for one in found]

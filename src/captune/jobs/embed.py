@@ -26,7 +26,7 @@ from captune.images import Images, find_images
 from captune.jobs import Result, check_outputs, files_among
 from captune.jobs.shards import takes_shards
 from captune.models.encoders import Floats, describe_model, normalise
-from captune.models.load import load_model
+from captune.models.load import kept_model, load_model
 from captune.options.codec import from_python
 from captune.options.recognition import EmbedOptions
 from captune.progress import SILENT, Progress
@@ -103,7 +103,7 @@ def run(
     found = find_images(options.images, limit=options.limit) if texts is None else None
     _check_names(paths, [one.spelled for one in found.images] if found else list(texts or ()))
     skipped = [] if found is None else list(found.skipped)
-    model = load_model(options.model, device=options.device, dtype=options.dtype)
+    model = kept_model(load_model, options)
     if texts is not None and model.text is None:
         raise UserError(f"{model.spec} has no text side, so it embeds images alone")
     with nullcontext() if options.no_cache else FeatureCache() as cache:

@@ -19,7 +19,7 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Images, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import Floats, describe_model
-from captune.models.load import load_image_text_model
+from captune.models.load import kept_model, load_image_text_model
 from captune.options.codec import from_python
 from captune.options.recognition import PromptsOptions
 from captune.progress import SILENT, Progress
@@ -134,7 +134,7 @@ def run(
     truth = known_truth(options.truth, found.images, labels, progress.message)
     skipped = list(found.skipped)
     with nullcontext() if options.no_cache else FeatureCache() as cache:
-        model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
+        model = kept_model(load_image_text_model, options)
         images, image_features = encode_all(
             found.images, model, Encoding.of(options, cache), skipped=skipped, progress=progress
         )

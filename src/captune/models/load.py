@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Container, Iterable
+import threading
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from captune.errors import UserError
 from captune.files import home_path
@@ -32,6 +34,7 @@ from captune_metrics.plugins import plugins_of, source_of
 if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
 
+T = TypeVar("T")
 Kind = Literal["lite", "open_clip", "hf", "timm"]
 
 MIRRORED = "+mirrored"
@@ -325,3 +328,44 @@ def load_image_text_model(
             "use lite, open_clip:NAME/TAG or hf:REPO"
         )
     return model
+
+
+_kept: dict[Hashable, Any] | None = None
+_blocks = 0
+_loading = threading.RLock()
+
+
+@contextmanager
+def keep_models() -> Iterator[None]:
+    """Within, what classify, prompts, embed, score and caption load stays for their next calls.
+
+    Of every thread, until the last such block ends: a model for each spec, device and precision. A
+    captioner whose weights changed is loaded again; another model stays as it was read.
+    """
+    global _kept, _blocks
+    with _loading:
+        _kept, _blocks = {} if _kept is None else _kept, _blocks + 1
+    try:
+        yield
+    finally:
+        with _loading:
+            _blocks -= 1
+            _kept = _kept if _blocks else None
+
+
+def kept(key: Hashable, load: Callable[[], T]) -> T:
+    """What `load` gives; within `keep_models` it is asked once for each key."""
+    models = _kept
+    if models is None:
+        return load()
+    with _loading:
+        if key not in models:
+            models[key] = load()
+        found: T = models[key]
+        return found
+
+
+def kept_model(load: Callable[..., ImageTextModel], options: Any) -> ImageTextModel:
+    """The model of a command's options, by `load_model` or `load_image_text_model`; `kept`."""
+    how = {"device": options.device, "dtype": options.dtype}
+    return kept((load, options.model, *how.values()), lambda: load(options.model, **how))

@@ -11,6 +11,7 @@ what `get_image_features` puts there; elsewhere the last hidden state of the vis
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class VLM:
         self, spec: str, model: Any, processor: Any, tokenizer: Any, device: torch.device
     ) -> None:
         self.spec, self.device = spec, device
+        self.turn = threading.RLock()  # of threads: what it looks at is handed in by hooks
         self.model = model.to(device).eval().requires_grad_(False)
         self.processor, self.tokenizer = processor, tokenizer
         tokenizer.padding_side = "left"

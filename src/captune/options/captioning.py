@@ -87,6 +87,12 @@ class CaptionerOptions(ModelOptions):
         require_at_least(self, beam=1, max_tokens=1)
         require_within(self, candidates=MOST_CANDIDATES)
 
+    @property
+    def decided(self) -> tuple[Any, ...]:
+        """What decides which models are loaded, and how."""
+        moved = self.encoder, self.decoder, self.tags_model, self.rerank_model, self.datastore
+        return self.model, self.device, self.dtype, self.quantise, *moved
+
 
 def _flag_option() -> Any:
     """`--flag-below` of a command that writes captions."""

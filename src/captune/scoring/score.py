@@ -155,9 +155,9 @@ def score_files(
     ]
     model: ImageTextModel | None = None
     if any(metric.kind == "clip" for metric in metrics):
-        from captune.models.load import load_image_text_model
+        from captune.models.load import kept_model, load_image_text_model
 
-        model = load_image_text_model(options.model, device=options.device, dtype=options.dtype)
+        model = kept_model(load_image_text_model, options)
     for result in scored:
         _score(result, metrics, df, options, progress, model)
         if not keep_corpus:

@@ -21,7 +21,7 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Images, ImageSet, Skipped, find_images
 from captune.images.find import image_sources
 from captune.models.encoders import Floats, ImageTextModel, SimilarityScale, normalise
-from captune.models.load import load_image_text_model
+from captune.models.load import kept_model, load_image_text_model
 from captune.options.base import check_pass
 from captune.options.recognition import ClassifyOptions
 from captune.tables import NotebookDisplay
@@ -139,7 +139,7 @@ class ZeroShotClassifier:
         """As the options of a command ask for it; what is given besides is taken instead."""
         return cls(
             labels or options.labels,
-            model=model or options.model,
+            model=model or kept_model(load_image_text_model, options),
             prompts=options.prompt,
             ensemble=options.ensemble,
             multi_label=options.multi_label,
