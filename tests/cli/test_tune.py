@@ -443,8 +443,16 @@ def test_other_options_or_data_do_not_go_on(
     changed = words(files, out, "--score-model", "none", "--seed", "3")
     assert main(changed) == 2
     assert "was started with seed 0; now it is 3" in capsys.readouterr().err
+    own = [out / "lora" / "notes.txt", out / "lora" / "thesis" / "figure.png"]
+    own[1].parent.mkdir()
+    for path in own:
+        path.write_text("precious")
+    (out / "lora" / "checkpoints").mkdir()
+    (out / "lora" / "checkpoints" / "old").touch()
     assert main([*changed, "--overwrite"]) == 0
     assert "--overwrite: replaces" in capsys.readouterr().err
+    assert all(path.is_file() for path in own)
+    assert not (out / "lora" / "checkpoints").exists()
     assert (
         read_run(out / "lora").about["options"]["seed"],
         read_run(out).about["options"]["seed"],

@@ -57,6 +57,7 @@ def test_compare_does_not_replace_a_tune(
         (tune / method / "tuning.json").write_text("{}")
         (tune / method / "model.safetensors").write_bytes(b"weights")
     (tune / "table.csv").write_text("method\n")
+    (tune / "lora" / "notes.txt").write_text("precious")
     before = all_files(tune)
     words = ["compare", captions["a"], captions["b"], "--references", captions["refs"]]
     words += ["--metrics", "cider", "--out", str(tune)]
@@ -73,8 +74,9 @@ def test_compare_does_not_replace_a_tune(
     assert told.count("--overwrite") == 1
     assert read_run(tune).kind == "compare"
     assert {path.name for path in tune.iterdir()} == {
-        *("run.json", "metrics.json", "records.jsonl", "report.html", "plots")
+        *("run.json", "metrics.json", "records.jsonl", "report.html", "plots", "lora")
     }
+    assert [path.name for path in (tune / "lora").iterdir()] == ["notes.txt"]
 
 
 def test_the_earlier_run_stays_where_the_new_one_comes_to_nothing(tmp_path: Path) -> None:

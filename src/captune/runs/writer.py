@@ -54,6 +54,12 @@ BESIDE = (
 CAPTIONERS = "captioners"  # with the run of each of several
 FOLDERS = ("plots", "maps", "sample", CAPTIONERS)
 _OF_TUNES = ("table.csv", "config.yaml")
+# of a method of a tune, besides (`captioning.training.state`)
+_OF_METHODS = (
+    *("config.json", "model.safetensors", "agreement.json", "rerank.json"),
+    *("datastore.safetensors", "checkpoints", "tensorboard", "wandb"),
+    "tuning.json",  # last: where it stands, what was not removed yet still is in another call
+)
 JOURNAL = ".captions.jsonl"  # of a captioning, until its run is written
 # folders that are held: real path -> the thread, and how often it asked
 _held: dict[str, tuple[int, int]] = {}
@@ -254,11 +260,23 @@ def remove_earlier(folder: Path, kind: str, keep: Sequence[Path]) -> None:
     if kind == "tune":
         paths += [folder / name for name in _OF_TUNES]
         for method in _methods(folder):
-            shutil.rmtree(method)
+            remove_method(method)
     if kind == "captioners":
         shutil.rmtree(folder / CAPTIONERS, ignore_errors=True)
     for path in paths:
         path.unlink(missing_ok=True)
+
+
+def remove_method(folder: Path) -> None:
+    """Take away a method of a tune, but no file that captune did not write there."""
+    remove_earlier(folder, "", ())
+    for path in (folder / name for name in (*FILES, *_OF_METHODS)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()  # only where nothing is in it
 
 
 def _methods(folder: Path) -> list[Path]:

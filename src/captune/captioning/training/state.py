@@ -34,6 +34,7 @@ from captune.options.tuning import TuneOptions
 from captune.runs import read_run
 from captune.runs.metrics import Tuned, TuneMetrics
 from captune.runs.reader import METRICS, damaged
+from captune.runs.writer import remove_method
 from captune.storage import rename, sync
 from captune_metrics.display import printable, shorten
 
@@ -71,18 +72,20 @@ def begin(
 ) -> None:
     """Note what is asked for, or check that the training in `folder` is of the same.
 
-    overwrite: remove a training of other options or data, which `say` is told. Raises UserError
-    where the folder holds something else, or such a training that is not to be overwritten.
+    overwrite: remove a training of other options or data, which `say` is told; other files stay.
+    Raises UserError where the folder holds something else, or such a training that is not to be
+    overwritten.
     """
-    path = folder / _ASKED
+    path, is_replaced = folder / _ASKED, False
     now = json.loads(json.dumps(asked, default=str))
     if overwrite and path.is_file():
         before = read_object(path)
         if other := _difference(before, now, {**before, **now}):
             say(f"--overwrite: replaces {folder}, which was started with {other}")
-            shutil.rmtree(folder)
+            remove_method(folder)
+            is_replaced = True
     if not path.is_file():
-        if folder.is_dir() and holds_files(folder):
+        if not is_replaced and folder.is_dir() and holds_files(folder):
             raise UserError(f"{folder} holds files that are not of a tune; choose a new --out")
         with whole_file(path) as file:
             json.dump(now, file, indent=1)
