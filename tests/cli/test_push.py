@@ -201,9 +201,32 @@ def test_offline_nothing_is_sent(
     assert main(["push", str(tuned), REPO, "--yes", "--offline"]) == 2
     assert capsys.readouterr().err == (
         "captune push: captune is offline and push sends files to the hub; leave out --offline, or"
-        " CAPTUNE_OFFLINE, to send them\n"
+        " CAPTUNE_OFFLINE, to send them; --to FOLDER only writes them\n"
     )
     assert hub.requests == []
+
+
+def test_what_would_be_sent_is_written_and_nothing_is_sent(
+    hub: FakeHub, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captune.push(tuned, REPO, yes=True, licence="mit")
+    asked = len(hub.requests)
+    draft = tmp_path / "draft"
+    words = ["push", str(tuned), REPO, "--licence", "mit", "--to", str(draft)]
+    assert main([*words, "--offline", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["url"], told["method"], told["private"]) == (None, "lora", True)
+    written = {path.name: path.read_bytes() for path in draft.iterdir()}
+    assert sent(hub) == written  # to the byte
+    assert told["files"] == {name: len(content) for name, content in written.items()}
+    assert main(words) == 2
+    assert "draft is not empty; name a folder that is" in capsys.readouterr().err
+    assert main([*words, "--yes"]) == 2
+    assert "--yes sends, and --to only writes" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "new" / "draft")]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing was sent; captune push without --to sends these files" in printed
+    assert len(hub.requests) == asked
 
 
 def test_what_cannot_be_sent_is_one_sentence(tuned: Path, tmp_path: Path) -> None:

@@ -145,11 +145,13 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    """Show what would be sent, and send it once somebody says yes."""
+    """Show what would be sent, and send it once somebody says yes; or write it to --to."""
     from captune.jobs.push import plan, run
     from captune.options.pages import PushOptions
 
     options = read_options(PushOptions, arguments)
+    if options.to is not None:
+        return print_result(run(options, **job_arguments(arguments)), arguments)
     planned = plan(options)
     if not options.yes:
         note(*planned.described(), "", *planned.card.splitlines(), quiet=arguments.json)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
@@ -40,7 +41,7 @@ from captune.captioning.settings import (
     checkpoint_folder,
 )
 from captune.errors import UserError
-from captune.files import home_path, real_path
+from captune.files import holds_files, home_path, real_path, whole_file
 from captune.jobs import Result
 from captune.jobs.cite import cite
 from captune.models import hub
@@ -97,11 +98,14 @@ class PushPlan:
 
 @dataclass(kw_only=True, eq=False)
 class PushResult(Result):
-    """What was sent. url: of the commit. sizes: bytes of each file. private: as the hub has it."""
+    """What was sent, or written to `--to`. sizes: bytes of each file. private: as the hub has it.
+
+    url: of the commit; None where nothing was sent.
+    """
 
     repo: str
     method: str
-    url: str
+    url: str | None
     private: bool
     sizes: dict[str, int]
 
@@ -114,10 +118,13 @@ class PushResult(Result):
         """The files."""
         columns = [Column("file"), Column("size", number=True)]
         rows = [[name, file_size(size)] for name, size in self.sizes.items()]
-        return [Table("files", f"sent to {self.repo}", columns, rows)]
+        place = self.repo if self.url else self.written["files"]
+        return [Table("files", f"{'sent' if self.url else 'written'} to {place}", columns, rows)]
 
     def sentences(self) -> list[str]:
         """Where it is, and how it is loaded."""
+        if self.url is None:
+            return [f"nothing was sent; captune push without --to sends these files to {self.repo}"]
         who = "only you can see it" if self.private else "everybody can see it"
         return [f"{self.url} ({who})", f"captune caption images/ --model hf:{self.repo}"]
 
@@ -127,7 +134,8 @@ def push(run: str | Path, repo: str, *, yes: bool = False, **options: Any) -> Pu
 
     run: of a tune, or of one of its methods. repo: USER/NAME. yes: it is sent only so; without it
     the UserError names the files. options: the fields of `PushOptions`, such as
-    licence="apache-2.0", public=True. Raises UserError for what cannot be sent.
+    licence="apache-2.0", public=True; with to=FOLDER the files are written there, and nothing is
+    sent. Raises UserError for what cannot be sent.
     """
     return _send(from_python(PushOptions, run=run, repo=repo, yes=yes, **options))
 
@@ -138,12 +146,22 @@ def run(
     *,
     command: Sequence[str] = (),  # noqa: ARG001  # there is no run to keep it in
 ) -> PushResult:
-    """Send it. Raises UserError for what is no captioner, and unless `options.yes`."""
+    """Send it, or write it. Raises UserError for what is no captioner, and for neither."""
     return _send(options)
 
 
 def _send(options: PushOptions) -> PushResult:
     planned = plan(options)
+    if options.to is not None:
+        _write(planned, options.to)
+        return PushResult(
+            written={"run": options.run, "files": options.to},
+            repo=options.repo,
+            method=planned.method,
+            url=None,
+            private=planned.private,
+            sizes=planned.sizes,
+        )
     if not options.yes:
         raise UserError(" ".join((*planned.described(), "(nothing was sent; say yes to send it)")))
     message = f"{planned.method} captioner by captune push"
@@ -160,14 +178,31 @@ def _send(options: PushOptions) -> PushResult:
     )
 
 
+def _write(planned: PushPlan, folder: Path) -> None:
+    """The files as the hub would have them. Raises UserError for a folder with anything in it."""
+    if holds_files(folder):
+        raise UserError(
+            f"--to {printable(folder)} is not empty; name a folder that is, or a new one"
+        )
+    for name, content in planned.files.items():
+        with whole_file(folder / name, "wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                with content.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+
+
 def plan(options: PushOptions) -> PushPlan:
     """What would be sent; nothing is, and the network is not asked.
 
     Raises Offline, and UserError for what is no finished captioner of a tune.
     """
-    storage.refuse_offline(
-        "push sends files to the hub", "leave out --offline, or CAPTUNE_OFFLINE, to send them"
-    )
+    if options.to is None:
+        storage.refuse_offline(
+            "push sends files to the hub",
+            "leave out --offline, or CAPTUNE_OFFLINE, to send them; --to FOLDER only writes them",
+        )
     place = checkpoint_folder(home_path(options.run))
     _refuse_links(place, home_path(options.run))
     made = read_any_recipe(place)

@@ -14,6 +14,7 @@ from captune.options.base import (
     ModelOptions,
     check_pass,
     option,
+    refuse_given,
     require_at_least,
     same_option,
 )
@@ -113,9 +114,15 @@ class PushOptions:
         metavar="NAME",
     )
     yes: bool = option("send without asking", False)
+    to: Path | None = option(
+        "write what would be sent into an empty folder, as the hub would have it, and send nothing",
+        metavar="FOLDER",
+    )
 
     def __post_init__(self) -> None:
         """Raises UserError for what is no repository, and for what the hub takes for no licence."""
+        if self.to is not None:
+            refuse_given(self, ("yes",), "sends, and --to only writes; leave one of them out")
         if not _REPOSITORY.fullmatch(self.repo):
             raise UserError(
                 f"{printable(self.repo)} is not a repository of the hub; write USER/NAME, of"
