@@ -132,13 +132,17 @@ def json_lines(content: dict[str, Any], plain: Plain, metrics: dict[str, Any]) -
 
 
 def run_lines(folder: Path, plain: Plain) -> list[str]:
-    """A run folder: what its three files say."""
+    """A run folder: what its three files say; records that the run above has too are only named."""
     lines = []
     for name in ("run.json", "metrics.json"):
         content = json.loads((folder / name).read_text())
         lines += [name, *plain.flat(_named_once(content, content)), ""]
+    records = (folder / "records.jsonl").read_text()
+    above = folder.parent / "records.jsonl"
+    if above.is_file() and above.read_text() == records:
+        return [*lines, "records.jsonl: as in the run above"]
     lines.append("records.jsonl")
-    for n, line in enumerate((folder / "records.jsonl").read_text().splitlines()):
+    for n, line in enumerate(records.splitlines()):
         lines += plain.flat(json.loads(line), f"/{n}")
     return lines
 
