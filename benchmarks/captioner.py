@@ -64,9 +64,8 @@ from captune.models.encoders import ImageEncoder
 from captune.models.load import load_model
 from captune.plots import save_figure
 from captune.scoring.compare import compare_scores
-from captune.scoring.score import intervals_of
 from captune_metrics.resampling import RESAMPLES
-from captune_metrics.scores import Scores
+from captune_metrics.scores import Scores, intervals_of
 
 SHOWN = 12
 TITLES = {"cider": "CIDEr-D", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L"}

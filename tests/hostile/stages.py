@@ -48,15 +48,12 @@ def _captioner() -> None:
     from tests.captioning.caption_job import image_model
     from tests.captioning.little_job import fake_frozen
 
-    from captune.attribution.faithful import leaderboard
     from captune.captioning import captioner
     from captune.captioning.training import setup
 
     _colours()
     captioner.load_model = lambda spec, **where: image_model()
     setup.load_frozen = fake_frozen()  # type: ignore[assignment]
-    # all methods are in their own tests
-    leaderboard.TUNING_METHODS = lambda: ["attention", "gradient"]
 
 
 def _known_parts() -> None:

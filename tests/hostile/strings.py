@@ -125,7 +125,7 @@ def printers(text: str) -> None:
         with plain_streams():
             terminal.say(text)
             print(text)
-            terminal.print_written(console(), {text: Path("x")})
+            console().print(f"{text}: x", soft_wrap=True)
         table = RichTable(text)
         table.add_row(text)
         console().print(table)
