@@ -298,6 +298,9 @@ _SCORE = "{captune} score c.json --references r.json --no-interval"
         (f"{_SCORE} --json | true", 0),
         (f"{_SCORE} --out run 2>&1 | true", 0),
         ("{captune} --help | true", 0),
+        # the reader has gone, and nothing is held back for it
+        ("(sleep 0.3; PYTHONUNBUFFERED=1 {captune} --help) | true", 0),
+        ("(sleep 0.3; PYTHONUNBUFFERED=1 {captune}) | true", 0),
         ("{captune} score no.json --references r.json --json | true", 2),
         ("{captune} score no.json --references r.json 2>&1 | true", 2),
     ],

@@ -211,16 +211,18 @@ def _run(argv: Sequence[str] | None) -> int:
                 raise
         if unknown:
             raise _Misuse(_unknown_sentence(parser, only, unknown))
+        if arguments.command is None:
+            parser.print_help()
+            return 0
     except SystemExit as stop:
         return int(stop.code or 0)
+    except BrokenPipeError:
+        return 0  # argparse of Python 3.11.2 lets it through where the help is written
     except _Misuse as misuse:
         if "--json" in words:
             _print_error(only, misuse)
         say(str(misuse))
         return 2
-    if arguments.command is None:
-        parser.print_help()
-        return 0
     arguments.typed = words
     _prepare(arguments)
     try:
