@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from captune.errors import UserError
 from captune.models import weights
-from captune.models.devices import resolve_device, resolve_dtype
+from captune.models.devices import resolve_device, resolve_dtype, resolve_precision
 
 TENSORS = {
     "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -146,3 +146,14 @@ def test_devices_and_dtypes(monkeypatch):
         resolve_device("cuda:1")
     with pytest.raises(UserError, match="dtype 'fp8'"):
         resolve_dtype("fp8", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("tiles", "products", "expected"),
+    [(False, False, "float32"), (True, False, "bfloat16"), (False, True, "bfloat16")],
+)
+def test_a_cpu_trains_in_what_it_multiplies_fastest(monkeypatch, tiles, products, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: products)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("float32", torch.device("cpu")) == "float32"

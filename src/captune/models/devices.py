@@ -72,8 +72,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def has_bfloat16_units() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX), several times as fast."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    """Whether this CPU multiplies bfloat16 matrices in hardware, several times as fast.
+
+    Intel's tiles (AMX), or AVX-512's dot product (AVX512_BF16: AMD since Zen 4, some Intel Xeons).
+    """
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 @contextmanager

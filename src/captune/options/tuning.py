@@ -204,7 +204,7 @@ class TuneOptions(DatasetOptions):
     )
     dtype: str = option(
         "precision of the forward pass (auto: bfloat16 or float16 on a GPU, bfloat16 on a CPU with"
-        " AMX, else float32)",
+        " AMX or AVX512_BF16, else float32)",
         "auto",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
