@@ -60,9 +60,9 @@ def test_beside_another_computing_process_threads_hardly_spin(
     monkeypatch.delenv("GOMP_SPINCOUNT")
 
 
-def test_the_quota_of_a_container_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quota_of_a_container_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "150000 100000\n"}
-    monkeypatch.setattr(Path, "read_text", lambda path, _: files[str(path)])
+    monkeypatch.setattr(threads, "_read", lambda path: files[str(Path(path))])
     assert threads._quota() == 1.5
     files["/sys/fs/cgroup/cpu.max"] = "max 100000\n"
     monkeypatch.setattr(threads, "_allowed", lambda: 8)

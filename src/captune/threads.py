@@ -11,7 +11,6 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 # what a user says of threads, each for all of them
 SETTINGS = (
@@ -64,8 +63,8 @@ def _allowed() -> int:
 def _quota() -> float:
     """Processors' worth of time that a control group (v2) grants; all where there is none."""
     try:
-        group = Path("/proc/self/cgroup").read_text("utf-8").strip().removeprefix("0::/")
-        granted, of = (Path("/sys/fs/cgroup") / group / "cpu.max").read_text("utf-8").split()
+        group = _read("/proc/self/cgroup").strip().removeprefix("0::/")
+        granted, of = _read(f"/sys/fs/cgroup/{group}/cpu.max").split()
         return int(granted) / int(of)
     except (OSError, ValueError):  # another system, version 1, or "max"
         return _allowed()
@@ -74,6 +73,12 @@ def _quota() -> float:
 def _computing() -> int:
     """Threads of the whole machine that run or want to, this one among them."""
     try:
-        return int(Path("/proc/loadavg").read_text("utf-8").split()[3].partition("/")[0])
+        return int(_read("/proc/loadavg").split()[3].partition("/")[0])
     except OSError:  # not Linux
         return 1
+
+
+def _read(path: str) -> str:
+    # importing pathlib takes longer than all of this
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        return file.read()
