@@ -105,6 +105,8 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
         (["classify", "x", "--photos"], "arguments: --photos; captune classify --help shows"),
         (["compare", "a", "b", "--no-subset"], "--no-subset (--subset is off unless it is given)"),
         (["score", "x", "--image"], "argument --images: expected one argument"),
+        (["score", "x", "--limit", "3"], "(every caption counts; captune caption --limit N"),
+        (["compare", "x", "y", "--limit", "3"], "(every caption counts; captune caption --limit N"),
         (["score", "x", "y"], "arguments: y (captune compare holds two files or more against"),
         (["shards", "stauts", "x"], "invalid choice: 'stauts' (choose from"),
         (["classify", "x", "--label"], "argument --labels: expected one argument"),

@@ -102,7 +102,7 @@ def test_partial_truth_is_counted(tmp_path):
     assert truth.indices == {"a.jpg": 0}
     assert truth.notes == (
         f"{path}: 2 of 3 images have no truth and are not scored (the first is b.jpg).",
-        f"{path}: 2 rows belong to no image here (the first is gone.jpg).",
+        f"{path}: 2 rows for none of the 3 images (the first is gone.jpg).",
     )
 
 

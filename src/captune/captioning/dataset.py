@@ -13,6 +13,7 @@ from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
 from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
 from captune.images.decode import hash_image
+from captune.text import counted
 from captune_metrics.display import printable
 
 if TYPE_CHECKING:
@@ -259,10 +260,10 @@ def _notes(
         )
     blank = [id for id in image_of if all(not c or c.isspace() for c in file.captions[id])]
     if blank:
-        yield f"{shown}: {len(blank):,} images have empty captions only ({_some(blank)})"
+        yield f"{shown}: {counted(len(blank), 'image')} with empty captions only ({_some(blank)})"
     empty = sum(not c or c.isspace() for id in image_of for c in file.captions[id])
     if empty:
-        yield f"{shown}: {empty:,} captions are empty and left out"
+        yield f"{shown}: {counted(empty, 'caption')} left out as empty"
 
 
 def _some(ids: Sequence[str]) -> str:

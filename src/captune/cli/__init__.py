@@ -348,6 +348,8 @@ def _unknown_sentence(
         meant = f" ({off} is off unless it is given)"
     if command == "score" and not unknown[0].startswith("-"):
         meant = " (captune compare holds two files or more against each other)"
+    elif flag == "--limit" and command in ("score", "compare"):
+        meant = " (every caption counts; captune caption --limit N describes a sample of images)"
     typed = " ".join(unknown)
     return f"{name}: unrecognized arguments: {typed}{meant}; {name} --help shows what it takes"
 

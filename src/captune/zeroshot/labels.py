@@ -26,6 +26,7 @@ from captune.images.dataset import (
 from captune.images.match import images_named
 from captune.json_yaml import json_kind, parse_json
 from captune.tables import as_typed
+from captune.text import counted
 from captune_metrics.display import named, printable, quoted
 
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
@@ -426,8 +427,8 @@ def _notes(
         )
     if unused:
         yield (
-            f"{source}: {len(unused)} rows belong to no image here"
-            f" (the first is {printable(unused[0])})."
+            f"{source}: {counted(len(unused), 'row')} for none of the"
+            f" {counted(len(images), 'image')} (the first is {printable(unused[0])})."
         )
 
 

@@ -52,8 +52,8 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     notes = " ".join(data.notes)
     assert "1 of 25 images have no file" in notes
     assert "gone.png" in notes
-    assert "1 images have empty captions only" in notes
-    assert "3 captions are empty" in notes
+    assert "1 image with empty captions only" in notes
+    assert "3 captions left out as empty" in notes
     with pytest.raises(UserError, match="none of its 25 images"):
         empty = tmp_path / "elsewhere"
         empty.mkdir()
