@@ -138,6 +138,20 @@ def test_the_scores_are_those_of_the_formulas(images):
     assert other.name == 'CLIPScore[scripted, prefix="abc ", w=1, float32, 12 tokens]'
 
 
+def test_images_are_paths_or_in_memory(images):
+    expected = clipscore(CANDIDATES, images, model=scripted()).per_image
+    files = {id: image.path for id, image in images.items()}
+    held = {
+        "x": str(files["x"]),
+        "y": files["y"],
+        "z": files["z"].read_bytes(),
+        "w": Image.open(files["w"]),
+    }
+    assert clipscore(CANDIDATES, held, model=scripted()).per_image == expected
+    with pytest.raises(UserError, match=r"1 of 4 images cannot be read \(z: 0 bytes"):
+        clipscore(CANDIDATES, {**held, "z": b""}, model=scripted())
+
+
 def options(**given):
     return MetricOptions(**{"batch_size": 2, "workers": 1, **given})
 

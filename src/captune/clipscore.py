@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from captune.features.cache import FeatureCache
 from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
+from captune.images.find import ImageInMemory, Picture
 from captune.models.encoders import (
     ContextLength,
     Floats,
@@ -38,8 +39,8 @@ __all__ = ["clipscore", "clipscore_hw3", "ref_clipscore"]
 
 PREFIX = "A photo depicts "
 
-# image id -> its file; there may be more than candidates
-Images = Mapping[str, ImageFile | Path]
+# image id -> its file, or the image itself; there may be more than candidates
+Images: TypeAlias = "Mapping[str, ImageFile | str | Path | Picture]"
 Rows = NDArray[np.intp]
 
 _NAMED = 3  # how many images a message names before it counts the rest
@@ -111,8 +112,7 @@ def encode_pairs(
             f"no image for {named(missing, 'image')}: CLIPScore compares captions with images; "
             "give the folder that holds them all"
         )
-    found = (images[id] for id in ids)
-    files = [ImageFile(one, one.name) if isinstance(one, Path) else one for one in found]
+    files = [_file_of(id, images[id]) for id in ids]
 
     plain = list(candidates.values()) if "clipscore_hw3" in wanted else []
     has_prefix = bool(wanted - {"clipscore_hw3"})
@@ -177,6 +177,14 @@ def _refuse_long(
     )
 
 
+def _file_of(id: str, image: ImageFile | str | Path | Picture) -> ImageFile:
+    if isinstance(image, ImageFile):
+        return image
+    if isinstance(image, str | Path):
+        return ImageFile(Path(image), Path(image).name)
+    return ImageFile(ImageInMemory.of(id, image), id)
+
+
 def _encode_images(
     images: Sequence[ImageFile], model: ImageTextModel, how: Encoding, progress: Progress
 ) -> Floats:
@@ -223,7 +231,8 @@ def clipscore(
 ) -> Scores:
     """CLIPScore: w * max(cosine of image and prefix + caption, 0); the corpus figure is the mean.
 
-    candidates: {image id: caption}; images: {image id: its image}, for every candidate.
+    candidates: {image id: caption}; images: {image id: its image}, for every candidate: a path,
+        the bytes of an image file or a PIL image.
     A caption that is longer than the model reads is cut, as the authors do; recipe and notes count.
     Raises UserError for a missing or unreadable image and for a model without a text side.
     """

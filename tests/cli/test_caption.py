@@ -115,7 +115,7 @@ def test_a_bad_image_is_named(images: Path, model: str, capsys: pytest.CaptureFi
     assert main(words(images, model)) == 0
     assert "skipped image_001.png: not an image: text" in capsys.readouterr().err
     assert main(words(images / "image_001.png", model)) == 2
-    assert "none of 1 files could be read" in capsys.readouterr().err
+    assert "none of 1 file could be read" in capsys.readouterr().err
 
 
 def test_an_unknown_model_is_status_2(

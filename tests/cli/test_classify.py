@@ -166,7 +166,7 @@ def test_nothing_readable_is_the_user_s_mistake(
     words = ["classify", str(tmp_path / "p"), "--labels", "red,blue"]
     assert main([*words, "--out", str(tmp_path / "run"), "--csv", str(tmp_path / "a.csv")]) == 2
     captured = capsys.readouterr()
-    assert "none of 1 files could be read" in captured.err
+    assert "none of 1 file could be read" in captured.err
     assert "Traceback" not in captured.err
     assert not (tmp_path / "a.csv").exists()
     assert not (tmp_path / "run" / "records.jsonl").exists()

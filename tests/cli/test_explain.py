@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from tests.captioning.caption_job import (
 import captune
 import captune.jobs.explain as jobs_explain
 from captune.attribution.methods import DefaultMap
+from captune.captioning import any_captioner
 from captune.captioning.checkpoint import write_beside
 from captune.captioning.settings import EXPLAIN
 from captune.cli import main
+from captune.errors import UserError
 from captune.pages.checking import check_page
 from captune.runs import read_run
 from captune.runs.maps import read_maps
@@ -235,6 +238,36 @@ def test_in_python(images: Path, model: str, tmp_path: Path) -> None:
     from captune import explain
 
     assert [one.caption for one in explain([images], model=model, caption="a w6")] == ["a w6"] * 3
+
+
+def test_a_captioner_stays_loaded_within_a_block(
+    images: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [{"method": "occlusion"}, {"method": "relevance"}] * 2
+
+    def maps(asked: dict[str, str]) -> list[Any]:
+        found = captune.explain(images, model=model, device="cpu", **asked)
+        return [word.map.tolist() for one in found for word in one.words]
+
+    def captions(_: object) -> list[str]:
+        return [one.caption for one in captune.caption(images, model=model, device="cpu")]
+
+    alone, said = [maps(asked) for asked in settings], captions(None)
+    loads: list[object] = []
+    load = any_captioner.load_captioner
+
+    def counting(*of: Any) -> Any:
+        loads.append(of)
+        return load(*of)
+
+    monkeypatch.setattr(any_captioner, "load_captioner", counting)
+    with captune.keep_models(), ThreadPoolExecutor(4) as threads:
+        explained, captioned = threads.map(maps, settings), threads.map(captions, range(4))
+        assert list(explained) == alone
+        assert list(captioned) == [said] * 4
+        assert len(loads) == 1
+        with pytest.raises(UserError, match="--max-tokens 4096"):
+            captune.explain(images, model=model, device="cpu", max_tokens=4096)
 
 
 def test_a_classifier(

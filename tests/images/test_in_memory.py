@@ -22,6 +22,12 @@ def pixels(image: Any) -> Any:
     return np.asarray(open_image(file.path))
 
 
+def test_an_open_file_is_refused_and_not_read_line_by_line() -> None:
+    for one in (io.BytesIO(jpeg()), [io.BytesIO(jpeg())], {"a": io.BytesIO(jpeg())}):
+        with pytest.raises(UserError, match="bytes of image files or PIL images, not BytesIO"):
+            find_images(one)  # type: ignore[arg-type]
+
+
 def test_names_are_made_or_given_and_the_order_stays() -> None:
     found = find_images([jpeg(), picture(), bytearray(jpeg())])
     assert [image.spelled for image in found.images] == ["image 1", "image 2", "image 3"]

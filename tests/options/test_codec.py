@@ -77,7 +77,7 @@ def test_what_was_typed_is_known_also_at_its_default_and_shortened() -> None:
 
 
 def test_what_cannot_be_given_in_memory_is_refused_in_a_sentence() -> None:
-    with pytest.raises(UserError, match="per_image: expected the path of a file, not dict"):
+    with pytest.raises(UserError, match="per_image: expected a path, not dict"):
         from_python(ScoreOptions, candidates="a.json", per_image={"1": "a dog"})
     with pytest.raises(UserError, match="candidates: captions in memory are"):
         from_python(ScoreOptions, candidates={"1": object()}, references="refs.json")

@@ -150,7 +150,7 @@ class CaptionModel(Trainable):
         self.grid = grid
         self.parts = find_parts(decoder.module)
         self.context = Context()
-        self._looking = threading.RLock()
+        self.turn = threading.RLock()  # of threads: what it looks at is handed in by hooks
         self.language_model = decoder.module
         self._takes_positions = "position_ids" in signature(decoder.module.forward).parameters
         self.bridge = bridge
@@ -291,7 +291,7 @@ class CaptionModel(Trainable):
     @contextmanager
     def looking_at(self, states: ImageStates) -> Iterator[None]:
         """Within, the decoder looks at these images; other threads wait, as they have others."""
-        with self._looking:
+        with self.turn:
             before, self.context.states = self.context.states, states
             try:
                 yield

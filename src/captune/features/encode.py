@@ -35,6 +35,7 @@ from captune.features.pipeline import (
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, TextEncoder
 from captune.progress import SILENT, Progress
+from captune.text import counted
 from captune_metrics.display import printable
 
 Halves = NDArray[np.float16]
@@ -129,7 +130,8 @@ def none_readable(skipped: Sequence[Skipped]) -> UserError:
     """The sentence for a folder in which every file is broken."""
     first = skipped[0]
     return UserError(
-        f"none of {len(skipped)} files could be read ({printable(first.path)}: {first.reason})"
+        f"none of {counted(len(skipped), 'file')} could be read"
+        f" ({printable(first.path)}: {first.reason})"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import random
 import re
@@ -122,7 +123,7 @@ def image_sources(images: Images | Iterable[ImageFile]) -> list[Any]:
     """
     if isinstance(images, Mapping):
         return [ImageInMemory.of(str(name), picture) for name, picture in images.items()]
-    is_one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview)
+    is_one = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | io.IOBase)
     several: Any = [images] if is_one or not isinstance(images, Iterable) else images
     return [_source(one, number) for number, one in enumerate(several, 1)]
 

@@ -17,7 +17,7 @@ from captune.attribution.methods import LayerHead, choose_map, read_default
 from captune.attribution.vlm_image import any_captioned_images, model_of
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import prepare
-from captune.captioning.captioner import LITE, Captioner
+from captune.captioning.captioner import LITE, Captioner, check_length
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.features.encode import none_readable
@@ -204,8 +204,11 @@ def _captioner_source(
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
     found = found or find_images(options.images, limit=options.limit)
     stored = read_default(folder)
-    loaded = prepared.load() if captioner is None else captioner
+    loaded = prepared.kept() if captioner is None else captioner
     is_own = isinstance(loaded, Captioner)
+    turn = loaded.model.turn if isinstance(loaded, Captioner) else loaded.vlm.turn
+    if isinstance(loaded, Captioner):
+        check_length(loaded.model.decoder, options.max_tokens)
     method, layer_head = choose_map(
         model_of(loaded), stored, method=options.method, layer=options.layer, head=options.head
     )
@@ -231,16 +234,17 @@ def _captioner_source(
                 on_skip=skipped.append,
             ):
                 advance(1)
-                explanation = explain_words(
-                    captioned,
-                    method,
-                    layer_head,
-                    options.chosen_words,
-                    special=options.special,
-                    against=options.against,
-                    marks=options.faithfulness,
-                    budget=budget,
-                )
+                with turn:
+                    explanation = explain_words(
+                        captioned,
+                        method,
+                        layer_head,
+                        options.chosen_words,
+                        special=options.special,
+                        against=options.against,
+                        marks=options.faithfulness,
+                        budget=budget,
+                    )
                 if explanation is None:
                     without.append(captioned.caption)
                 else:

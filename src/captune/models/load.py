@@ -337,7 +337,7 @@ _loading = threading.RLock()
 
 @contextmanager
 def keep_models() -> Iterator[None]:
-    """Within, what classify, prompts, embed, score and caption load stays for their next calls.
+    """Within, what classify, prompts, embed, score, caption and explain load stays for later calls.
 
     Of every thread, until the last such block ends: a model for each spec, device and precision. A
     captioner whose weights changed is loaded again; another model stays as it was read.

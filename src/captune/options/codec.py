@@ -227,7 +227,7 @@ def _of_python(name: str, value: Any, hint: Any) -> Any:
     kinds = _kinds(hint)
     is_path = isinstance(value, str | os.PathLike)
     if {*kinds} <= {Path, types.NoneType} and Path in kinds and value is not None and not is_path:
-        raise UserError(f"{name}: expected the path of a file, not {type(value).__name__}")
+        raise UserError(f"{name}: expected a path, not {type(value).__name__}")
     if Path in kinds and is_path:
         return value if isinstance(value, CaptionsInMemory) else Path(value)
     if str in kinds and is_path:
