@@ -52,11 +52,11 @@ MAPS = ("one forward for each mask", "`pixel-occlusion`", "`occlusion`")
 
 
 class Taken(NamedTuple):
-    """Of a way, `count` times: seconds, those of the processor, the largest size and the weights
+    """Of a way, `images` times: seconds, those of the processor, the largest size and the weights
     in GB.
     """
 
-    count: int
+    images: int
     seconds: float
     processor: float
     peak: float
@@ -64,7 +64,7 @@ class Taken(NamedTuple):
 
     @property
     def each(self) -> float:
-        return self.processor / self.count
+        return self.processor / self.images
 
 
 def blip() -> tuple[Any, Any]:
@@ -178,7 +178,7 @@ def taken(count: int, model: Any, work: Callable[[], object]) -> Taken:
 
 
 def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> Taken:
-    from captune.captioning.any_captioner import prepare
+    from captune.captioning.any_captioner import AnyCaptioner, prepare
     from captune.captioning.generate import GenerationSettings
     from captune.features.cache import FeatureCache
     from captune.features.pipeline import Encoding
@@ -199,6 +199,7 @@ def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> Take
         quantise=bits if bits.endswith("bit") else None,
     )
     captioner = prepare(options).load()
+    assert isinstance(captioner, AnyCaptioner)
     model = captioner.vlm.model
 
     def write(some: Sequence[Path], cache: FeatureCache | None) -> None:
@@ -219,13 +220,14 @@ def maps(way: str, folder: Path, path: Path, masks: int) -> Taken:
 
     from captune.attribution.masking import blurred, pixel_masking, token_masking
     from captune.attribution.vlm_image import any_captioned_images, reader_in
-    from captune.captioning.any_captioner import prepare
+    from captune.captioning.any_captioner import AnyCaptioner, prepare
     from captune.captioning.generate import GenerationSettings
     from captune.images import ImageFile, open_image
     from captune.models.vlm import padded
     from captune.options.captioning import CaptionOptions
 
     captioner = prepare(CaptionOptions(images=["x"], model=str(folder), device="cpu")).load()
+    assert isinstance(captioner, AnyCaptioner)
     said = "a big red dog runs on the blue sea on a cat"
     (one,) = any_captioned_images(
         captioner, [ImageFile(path, path.name)], [said], GenerationSettings(1, 20), on_skip=print
@@ -291,7 +293,8 @@ def main() -> None:
         print(json.dumps(made))
         return
     makers: dict[str, Callable[[], tuple[Any, Any]]] = {"blip": blip, "qwen2-vl": qwen}
-    began, found = time.perf_counter(), {}
+    began = time.perf_counter()
+    found: dict[str, dict[str, Taken]] = {}
     with tempfile.TemporaryDirectory() as name:
         os.environ["CAPTUNE_CACHE"] = f"{name}/cache"
         place = Path(name)
@@ -315,10 +318,10 @@ def main() -> None:
             found[family] = {}
             for kind, ways in (("captions", CAPTIONS), ("maps", MAPS), ("quantised", QUANTISED)):
                 for way in ways if kind in asked.only else ():
-                    made = subprocess.run([*own, way], check=True, stdout=subprocess.PIPE).stdout
-                    found[family][way] = one = Taken(*json.loads(made.splitlines()[-1]))
+                    lines = subprocess.run([*own, way], check=True, stdout=subprocess.PIPE).stdout
+                    found[family][way] = one = Taken(*json.loads(lines.splitlines()[-1]))
                     print(
-                        f"  {way:26} {one.count:3} in {one.seconds:6.1f} s, {one.processor:6.1f} s"
+                        f"  {way:26} {one.images:3} in {one.seconds:6.1f} s, {one.processor:6.1f} s"
                         f" of processor, {one.each:.3f} each  peak {one.peak:.2f} GB"
                         f" (weights {one.weights:.2f}) "
                         f" {found[family][ways[0]].each / one.each:.2f} times as fast"

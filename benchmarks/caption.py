@@ -21,12 +21,14 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from caption_contenders import GRID, Contenders
 from captune.captioning.captioner import Captioner
+from captune.captioning.model import CaptionModel
 from captune.errors import UserError
 from limits import about, in_turn, matmul_gflops, ratios, read_gbytes, spread, timed
 from synthetic import machine
@@ -94,16 +96,15 @@ def measure(plan: Plan) -> dict[str, Any]:
         grids = torch.randn(plan.images, GRID.tokens, GRID.channels)
         few, fewest = grids[: plan.few], grids[: plan.uncached]
         works: list[tuple[str, Callable[[], object], int]] = [
-            (FULL, lambda g=grids: contenders.captune(contenders.full, g), plan.images),
-            (THEIRS, lambda g=grids: contenders.generate(g), plan.images),
-            (THEIRS_FEW, lambda g=few: contenders.generate(g), plan.few),
-            (DEFAULT, lambda g=grids: contenders.captune(contenders.default, g), plan.images),
-            (LORA, lambda g=grids: contenders.captune(contenders.lora, g), plan.images),
-            (UNCACHED, lambda g=fewest: contenders.uncached(g), plan.uncached),
+            (FULL, partial(contenders.captune, contenders.full, grids), plan.images),
+            (THEIRS, partial(contenders.generate, grids), plan.images),
+            (THEIRS_FEW, partial(contenders.generate, few), plan.few),
+            (DEFAULT, partial(contenders.captune, contenders.default, grids), plan.images),
+            (LORA, partial(contenders.captune, contenders.lora, grids), plan.images),
+            (UNCACHED, partial(contenders.uncached, fewest), plan.uncached),
         ]
-        ways = [(name, lambda w=work, n=n: timed(w)[1] / n) for name, work, n in works]
-        for name, way in in_turn(ways, number):
-            seconds.setdefault(name, []).append(way())
+        for name, work, count in in_turn(works, number):
+            seconds.setdefault(name, []).append(timed(work)[1] / count)
         peaks.append(matmul_gflops())
         bandwidths.append(read_gbytes())
         done = ", ".join(f"{name} {values[-1]:.2f}" for name, values in seconds.items())
@@ -145,7 +146,7 @@ def check_tokens(contenders: Contenders, plan: Plan) -> int:
 
 
 def least(
-    captioner: Captioner,
+    captioner: CaptionModel,
     images: int,
     tokens: int,
     beams: int,

@@ -46,7 +46,8 @@ def neighbours(
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    return unit
 
 
 def nearest_captions(

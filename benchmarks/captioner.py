@@ -41,11 +41,11 @@ from caption_baselines import (
     wording_of,
 )
 from captions_figure import CaptionPanel, captions_figure
-from captune.captioning import checkpoint
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import ImageIdentity
+from captune.captioning.checkpoint import ImageIdentity, check_model, read_recipe
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.captioning.model import IGNORED
+from captune.captioning.settings import CONFIG, checkpoint_folder
 from captune.captioning.training.batches import Grids
 from captune.captioning.training.validation import (
     IMAGES,
@@ -130,14 +130,14 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
     """All figures, and the files where --out names a folder."""
     started = time.perf_counter()
     folders = captioners_of(arguments.run, arguments.method)
-    recipes = {name: checkpoint.read_recipe(folder) for name, folder in folders.items()}
+    recipes = {name: read_recipe(folder) for name, folder in folders.items()}
     spec = next(iter(recipes.values())).image_encoder.spec
     train, val = read_images(arguments)
     model = load_model(spec)
     patches = model.image.require_patches()
     identity = ImageIdentity(spec, patches.weights_id, patches.preprocessing_id)
     for name, recipe in recipes.items():
-        checkpoint.check_model(recipe.image_encoder, identity, folders[name], "image encoder")
+        check_model(recipe.image_encoder, identity, folders[name], "image encoder")
     cache = stack.enter_context(FeatureCache())
     train, val, grids = encode(train, val, model.image, cache, stack)
     known = tokenised(train)
@@ -189,9 +189,9 @@ def measure(arguments: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
 
 def captioners_of(run: Path, methods: str | None) -> dict[str, Path]:
     """Name -> folder: each method of a tune's run, or the one captioner that `run` is."""
-    if (run / checkpoint.CONFIG).is_file():
-        return {checkpoint.read_recipe(run).method.name: run}
-    checkpoint.checkpoint_folder(run)  # says what is wrong where it is no tune either
+    if (run / CONFIG).is_file():
+        return {read_recipe(run).method.name: run}
+    checkpoint_folder(run)  # says what is wrong where it is no tune either
     tuned = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["methods"]
     found = {str(one["method"]): run / str(one["method"]) for one in tuned}
     wanted = list(found) if methods is None else methods.split(",")
@@ -248,13 +248,13 @@ def written_by(
     loaded = Captioner.from_pretrained(folder, rerank=arguments.rerank)
     captioner, recipe = loaded.model, loaded.recipe
     tagger = loaded.tagger(Encoding(cache))
-    tags = None
+    tags: dict[str, list[int]] | None = None
     if tagger is not None:
         tags = {}
         for start in range(0, len(val), IMAGES):
             keys = val.keys[start : start + IMAGES]
-            found = tagger.tags_of(val.images[start : start + IMAGES], grids.grids_of(keys))
-            rows = ([id for id in row if id != IGNORED] for row in found.tolist())
+            ids = tagger.tags_of(val.images[start : start + IMAGES], grids.grids_of(keys))
+            rows = ([id for id in row if id != IGNORED] for row in ids.tolist())
             tags |= dict(zip(keys, rows, strict=True))
     images = ValidationSet(val, [], grids, tags=tags, max_tokens=recipe.max_tokens)
     places = deranged(len(val), random.Random(f"shuffle/{arguments.seed}"))

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,15 +123,15 @@ def _seen(box: Box, frame: Frame) -> Box:
     return Box(box.category, across(box.left), down(box.top), across(box.right), down(box.bottom))
 
 
-def _row(measurements: Measurements, name: MapId) -> dict[str, object]:
-    found: dict[str, object] = {"method": name.method}
+def _row(measurements: Measurements, name: MapId) -> dict[str, Any]:
+    found: dict[str, Any] = {"method": name.method}
     for measure in (POINTING, OVERLAP):
         estimate = measurements.estimate(name, measure)
         assert estimate is not None
         found[measure] = [estimate.value, *estimate.interval]
         found["words"] = estimate.words
     difference = None if name == CENTRE else measurements.difference(name, CENTRE, POINTING)
-    found["over_centre"] = difference and [difference.value, *difference.interval]
+    found["over_centre"] = difference and [difference.difference, *difference.interval]
     return found
 
 

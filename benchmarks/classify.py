@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +100,23 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
         part = images[number * chunk : (number + 1) * chunk]
         ways: list[tuple[str, Callable[[], object], int]] = [
             ("bare forward", contenders.bare_forward(part), len(part)),
-            ("captune, cold", lambda part=part: contenders.captune(part), len(part)),
+            ("captune, cold", partial(contenders.captune, part), len(part)),
             (
                 "open_clip + DataLoader",
-                lambda part=part: contenders.open_clip_loop(part),
+                partial(contenders.open_clip_loop, part),
                 len(part),
             ),
-            ("pipeline, batch 8", lambda p=part[:at_eight]: contenders.pipeline(p, 8), at_eight),
+            ("pipeline, batch 8", partial(contenders.pipeline, part[:at_eight], 8), at_eight),
         ]
         if number % 2 == 0:
             ways.append(
-                ("pipeline, batch 1", lambda p=part[:at_one]: contenders.pipeline(p, 1), at_one)
+                ("pipeline, batch 1", partial(contenders.pipeline, part[:at_one], 1), at_one)
             )
         turn = number % len(ways)
         for name, run, number_of_images in ways[turn:] + ways[:turn]:
             seconds = timed(run)[1]
             rates.setdefault(name, []).append(number_of_images / seconds)
-        seconds = timed(lambda part=part: contenders.captune(part))[1]
+        seconds = timed(partial(contenders.captune, part))[1]
         rates.setdefault("captune, warm", []).append(len(part) / seconds)
         done = ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items())
         print(f"round {number + 1}/{rounds}, images/s: {done}", flush=True)
@@ -233,7 +234,8 @@ class Contenders:
     def _open_clip_text(self) -> Tensor:
         tokens = open_clip.get_tokenizer(NAME)([TEMPLATE.format(label) for label in self.labels])
         with torch.inference_mode():
-            return self.peer.encode_text(tokens, normalize=True)
+            features: Tensor = self.peer.encode_text(tokens, normalize=True)
+        return features
 
 
 class Images(Dataset[Tensor]):
@@ -250,6 +252,10 @@ class Images(Dataset[Tensor]):
         return self.preprocess(Image.open(self.paths[index]).convert("RGB"))
 
 
+def _classify_all(classifier: ZeroShotClassifier, images: Sequence[Path]) -> object:
+    return list(classifier.classify(images))
+
+
 def label_scaling(contenders: Contenders, images: Sequence[Path], rounds: int) -> dict[str, Any]:
     """Time an image with 500 and with 1,000 labels, on the same images in turn, nothing cached."""
     words = [f"object {i}" for i in range(1000)]
@@ -257,7 +263,7 @@ def label_scaling(contenders: Contenders, images: Sequence[Path], rounds: int) -
     scoring_us = {}
     features = np.random.default_rng(0).standard_normal((BATCH, 512)).astype(np.float32)
     for n, classifier in classifiers.items():
-        repeats = [timed(lambda c=classifier: c.probabilities(features))[1] for _ in range(300)]
+        repeats = [timed(partial(classifier.probabilities, features))[1] for _ in range(300)]
         scoring_us[n] = median(repeats) / BATCH * 1e6
         classifier.cache = None
     milliseconds: dict[int, list[float]] = {500: [], 1000: []}
@@ -266,7 +272,7 @@ def label_scaling(contenders: Contenders, images: Sequence[Path], rounds: int) -
         # ABBA: a machine that slows down or speeds up hits both alike
         seconds = {500: 0.0, 1000: 0.0}
         for n in (500, 1000, 1000, 500):
-            seconds[n] += timed(lambda c=classifiers[n], p=part: list(c.classify(p)))[1]
+            seconds[n] += timed(partial(_classify_all, classifiers[n], part))[1]
         for n, total in seconds.items():
             milliseconds[n].append(total / 2 / len(part) * 1e3)
     differences = np.subtract(milliseconds[1000], milliseconds[500])

@@ -60,7 +60,7 @@ def main() -> int:
 
 def measure(model: str, rounds: int) -> dict[str, Any]:
     """Seconds by the clock and of the processor, by way."""
-    options = ExplainOptions(images=[], model=model, device="cpu")
+    options = ExplainOptions(images=["x"], model=model, device="cpu")
     place = captioner_folder(model)
     loaded = load_captioner(options, place)
     captioner = loaded.model
@@ -79,7 +79,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
             for name in MAP_METHODS.names()
             if name != "token-activation"
         ]
-        drawn = ways[1][1]()
+        drawn = maps_by(ways[1][0], captioner, one)()
         ways.append((MARKS, lambda: quick_marks(token_masking(one), drawn)))
         for _, way in ways:
             way()

@@ -152,7 +152,8 @@ class Projection(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         self.images += len(pixels)
-        return self.project(nn.functional.adaptive_avg_pool2d(pixels, 8).flatten(1))
+        found: Tensor = self.project(nn.functional.adaptive_avg_pool2d(pixels, 8).flatten(1))
+        return found
 
 
 class Letters(nn.Module):
@@ -163,7 +164,8 @@ class Letters(nn.Module):
         self.letters = nn.Embedding(256, DIMENSION).eval().requires_grad_(False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.letters(ids).mean(1)
+        found: Tensor = self.letters(ids).mean(1)
+        return found
 
 
 def tiny_model() -> ImageTextModel:

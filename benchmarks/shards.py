@@ -103,8 +103,10 @@ def main() -> int:
 def sharded(told: dict[str, Any]) -> dict[str, Any]:
     """`captune embed` by an engine: what its driver and its workers noted."""
     from captune.options.recognition import EmbedOptions
-    from captune.shards import driver as of_shards
+    from captune.shards.driver import drive
     from captune.shards.engines import run_local, run_ray
+    from captune.shards.manifest import Report, Work
+    from captune.shards.shard import Shard
 
     name, jobs = told["way"].replace("memory", "local"), told["jobs"]
     if name == "ray":
@@ -119,12 +121,14 @@ def sharded(told: dict[str, Any]) -> dict[str, Any]:
         jobs=jobs,
         model=f"made:{told['model']},{told['folder']}",
     )
-    tally = of_shards.drive(
-        "embed",
-        options,
-        run_ray if name == "ray" else run_local,
-        every=lambda: peaks.append(peak_bytes()),
-    )
+    engine = run_ray if name == "ray" else run_local
+
+    def noting(work: Work, missing: Sequence[Shard], options: Any) -> Iterator[Report]:
+        for report in engine(work, missing, options):
+            yield report
+            peaks.append(peak_bytes())
+
+    tally = drive("embed", options, noting)
     if tally.failures or tally.errors:
         raise SystemExit(f"{told}: {tally}")
     return {
@@ -236,7 +240,7 @@ def made_model(name: str, notes: Path) -> Any:
             self.images = 0
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            tokens = pixels.flatten(1).unflatten(1, (-1, wide))
+            tokens = pixels.flatten(1).reshape(len(pixels), -1, wide)
             for _ in range(times):
                 tokens = self.layer(tokens).relu_()
             found: torch.Tensor = self.last(tokens.mean(1))
@@ -258,7 +262,7 @@ def made_model(name: str, notes: Path) -> Any:
     return ImageTextModel(f"made:{name}", name, None, image, text, SimilarityScale(100.0))
 
 
-class SlowStore(LocalFileSystem):
+class SlowStore(LocalFileSystem):  # type: ignore[misc]
     """Files of this machine as a store that takes 100 ms for each request, and counts them."""
 
     protocol = "slow"
@@ -500,10 +504,10 @@ def show(result: dict[str, Any]) -> None:
         print("\n| shards | images/s | of the local rate | s between shards", end="")
         print(" | requests a shard |\n|---|---|---|---|---|")
         for name, run in found.items():
-            kept = spread(ratios(run["rate"], found["here"]["rate"]))
+            of_local = spread(ratios(run["rate"], found["here"]["rate"]))
             asked = ", ".join(f"{kind} {n:.1f}" for kind, n in sorted(run["requests"].items()))
             print(
-                f"| {name} | {spread(run['rate'], 0)} | {kept} | {spread(run['between_s'])}"
+                f"| {name} | {spread(run['rate'], 0)} | {of_local} | {spread(run['between_s'])}"
                 f" | {asked} |"
             )
     if run := result.get("fixed"):

@@ -121,11 +121,12 @@ def main() -> int:
             least = images / WORKERS / rate
             for size in SIZES:
                 runs = [simulate(images, size, rate, assumed, n) for n in range(arguments.runs)]
-                means = [
+                seconds, deaths, lost = (
                     statistics.mean(getattr(run, name) for run in runs)
                     for name in ("seconds", "deaths", "lost")
-                ]
-                lines.append(Line(images, rate, size, *means, means[0] / least))
+                )
+                line = Line(images, rate, size, seconds, deaths, lost, seconds / least)
+                lines.append(line)
     chosen, behind = least_behind(lines)
     if arguments.json:
         print(json.dumps({"lines": [asdict(line) for line in lines], "chosen": chosen}))

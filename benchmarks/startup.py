@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def run(words: list[str]) -> tuple[float, float]:
 
 def shares_of(words: list[str]) -> dict[str, float]:
     """Seconds of each stage. Loading ends where the command opens its bar."""
-    imports: Counter[str] = Counter()
+    imports: defaultdict[str, float] = defaultdict(float)
     loaded = at_bar = 0.0
     start = time.perf_counter()
     with subprocess.Popen(
@@ -137,18 +137,18 @@ def shares_of(words: list[str]) -> dict[str, float]:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("{") and not at_bar:
-                at_bar, loaded = time.perf_counter() - start, imports.total()
+                at_bar, loaded = time.perf_counter() - start, sum(imports.values())
             name = line.rpartition("|")[2].strip()
             own = line.removeprefix("import time:").split("|")[0].strip()
             if own.isdecimal():
                 package = name.partition(".")[0].partition("_")[0]
                 imports[package if package in PARTS else "other"] += int(own) / 1e6
     whole = time.perf_counter() - start
-    at_bar, loaded = (at_bar, loaded) if at_bar else (whole, imports.total())
+    at_bar, loaded = (at_bar, loaded) if at_bar else (whole, sum(imports.values()))
     return {
         **{f"import {part}": imports[part] for part in (*PARTS, "other")},
         "until the first image": at_bar - loaded,
-        "the rest": whole - at_bar - (imports.total() - loaded),
+        "the rest": whole - at_bar - (sum(imports.values()) - loaded),
     }
 
 

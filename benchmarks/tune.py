@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def main() -> int:
         images = write_images(Path(folder), IMAGES, SIDES)
         usual = resolve_precision("auto", torch.device("cpu"))
         precisions = list(dict.fromkeys(["float32", usual]))
-        result = {
+        result: dict[str, Any] = {
             "lite": [measure_lite(images, plan, precision) for precision in precisions],
             "layout": measure_layout(images, plan, precisions),
             "machine": machine(),
@@ -152,10 +153,10 @@ def measure_lite(images: Sequence[Path], plan: Plan, precision: str) -> dict[str
     for number in range(plan.rounds):
         steps, epoch = plan.steps, number + 1
         peaks.append(matmul_gflops(getattr(torch, precision)))
-        ways = [
-            (CAPTUNE, lambda e=epoch, n=steps: training.captune(e, n)),
-            (PLAIN, lambda e=epoch, n=steps: training.plain(e, n)),
-            (AGAIN, lambda e=epoch, n=steps: training.encoding_again(e, n, again)),
+        ways: list[tuple[str, Callable[[], Learnt]]] = [
+            (CAPTUNE, partial(training.captune, epoch, steps)),
+            (PLAIN, partial(training.plain, epoch, steps)),
+            (AGAIN, partial(training.encoding_again, epoch, steps, again)),
             (ENCODE_LITE, encode),
         ]
         take_turns(ways, number, found)
@@ -201,7 +202,7 @@ def measure_layout(images: Sequence[Path], plan: Plan, precisions: Sequence[str]
     trainings = {}
     for precision in precisions:
         for name, settings in ((FULL, FULL_SETTINGS), (DEFAULT, {})):
-            both = twins(lambda dtype=precision: gpt2(getattr(torch, dtype)), VIT_GRID, settings)
+            both = twins(partial(gpt2, getattr(torch, precision)), VIT_GRID, settings)
             training = Training(*both, rows, cached, plan.layout_batch, precision)
             training.captune(0, 1)
             trainings[f"{name}, {precision}"] = training

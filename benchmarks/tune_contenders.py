@@ -201,7 +201,7 @@ class Training:
         trained, optimizer = list(learner.trained().values()), self._optimizers[id(learner)]
         total, captions, tokens = 0.0, 0, 0
         for loss, rows, targets in losses:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, CLIP)
             optimizer.step()
             optimizer.zero_grad()

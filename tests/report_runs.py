@@ -219,7 +219,7 @@ def _tuned(method: str, values: list[float]) -> dict[str, Any]:
 
 def compare_run(folder: Path, root: Path, first: dict[str, str], second: dict[str, str]) -> Path:
     """Two captions an image; the second is better on every other one."""
-    records = []
+    records: list[dict[str, Any]] = []
     for i, name in enumerate(first):
         a, b = 0.5, 0.5 + (0.25 if i % 2 else -0.125)
         records.append(

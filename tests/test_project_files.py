@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import tomllib
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -110,21 +108,3 @@ def test_no_sentence_has_a_colon_before_its_verb() -> None:
     for place in ("src", "packages/captune-metrics/src"):
         for path in (ROOT / place).rglob("*.py"):
             assert not verb.search(path.read_text(encoding="utf-8")), path
-
-
-SCRIPTS = [
-    path
-    for folder in ("benchmarks", "recipes", "packages/captune-lite", "tests/hostile")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-]
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_imports_what_is_there(script: Path) -> None:
-    """Nobody checks the types of scripts, and most of them no test runs whole."""
-    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("captune"):
-            module = import_module(node.module or "")
-            for one in node.names:
-                if not hasattr(module, one.name):
-                    import_module(f"{node.module}.{one.name}")

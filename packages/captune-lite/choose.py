@@ -126,7 +126,8 @@ def summary_of(means: Floats, captions: Sequence[Sequence[str]], weights_id: str
     ]
     every = {gram: count for found in frequency for gram, count in found.items()}
     idf = np.log(len(counted)) - np.log(np.array([every[gram] for gram in grams]))
-    made = Summary(*[np.zeros(0, np.float32)] * 3, idf.astype(np.float32), grams, weights_id)
+    none = np.zeros(0, np.float32)
+    made = Summary(none, none, none, idf.astype(np.float32), grams, weights_id)
     places = {gram: place for place, gram in enumerate(grams)}
     rows, columns, values = [], [], []
     for row, own in enumerate(counted):

@@ -15,10 +15,11 @@ from tests.captioning.tiny import END, WORDS, tiny_decoder
 from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage, captioned_image
-from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
+from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
-from captune.captioning.tuning.none import NoneConfig, NoTuning
+from captune.captioning.settings import CrossAttentionConfig, NoneConfig
+from captune.captioning.tuning.none import NoTuning
 from captune.images import ImageFile
 from captune.models.encoders import GridShape
 

@@ -15,6 +15,7 @@ from tests.colour_model import colour_model
 from torch import Tensor, nn
 
 from captune.attribution.faithful import leaderboard
+from captune.attribution.methods import MAP_METHODS
 from captune.captioning import captioner
 from captune.captioning.checkpoint import ImageIdentity, recipe_of, save_pretrained, write_beside
 from captune.captioning.model import build_model
@@ -132,5 +133,5 @@ def with_agreement(model: Path, folder: Path, centre: float = -2.0) -> Path:
 
 def use_map_methods(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """`captune faithful` measures these alone: all would take their time."""
-    few = SimpleNamespace(names=lambda: [*names], get=leaderboard.MAP_METHODS.get)
+    few = SimpleNamespace(names=lambda: [*names], get=MAP_METHODS.get)
     monkeypatch.setattr(leaderboard, "MAP_METHODS", few)

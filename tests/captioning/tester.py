@@ -92,8 +92,8 @@ def build(combination: Combination, decoder: Decoder | None = None, seed: int = 
     torch.manual_seed(seed)
     bridge_config = bridge.Config(**TINY["bridge"].get(combination.bridge, {}))
     tuning_config = method.Config(**TINY["tuning"].get(combination.method, {}))
-    built = bridge(bridge_config, GRID, parts)  # type: ignore[call-arg]
-    return CaptionModel(decoder, built, method(tuning_config), GRID)  # type: ignore[call-arg]
+    built = bridge(bridge_config, GRID, parts)
+    return CaptionModel(decoder, built, method(tuning_config), GRID)
 
 
 @contextmanager

@@ -16,10 +16,11 @@ from transformers import (
 )
 
 from captune.captioning.bridge import GridShape
-from captune.captioning.bridge.cross_attention import CrossAttention, CrossAttentionConfig
+from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.decoder_parts import find_parts
 from captune.captioning.model import CaptionModel
-from captune.captioning.tuning.none import NoneConfig, NoTuning
+from captune.captioning.settings import CrossAttentionConfig, NoneConfig
+from captune.captioning.tuning.none import NoTuning
 
 SHAPE = GridShape(tokens=17, channels=32, rows=4, columns=4, leading=1)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def write_material(folder: Path) -> None:
 _PARTS = {"train": 36, "val": 12}
 
 
-def _tokenizer():
+def _tokenizer() -> tuple[Any, Any]:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -168,7 +169,10 @@ def _write_captioned(folder: Path, part: str, count: int) -> list[tuple[str, str
     """Images of a thing on a wall, captions of them and boxes around the thing."""
     place = folder / part
     place.mkdir()
-    images, captions, boxes, told = [], [], [], []
+    images: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
+    boxes: list[dict[str, Any]] = []
+    told: list[tuple[str, str, str]] = []
     for n in range(count):
         wall, thing = WALLS[n % 3], list(THINGS)[n // 3 % 2]
         row, column = divmod((5 * n + 4 * (part == "val")) % 6, GRID)

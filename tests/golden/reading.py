@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from importlib.metadata import distributions
 from pathlib import Path
@@ -40,7 +40,7 @@ class Plain:
         found = {d.version for d in distributions()} | {platform.python_version()}
         long = sorted((v for v in found if v.count(".") >= 2), key=len, reverse=True)
         own = "|".join(map(re.escape, [platform.platform(), *long]))
-        self._patterns = [
+        self._patterns: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
             (re.compile(rf"(?<![\w.])({own})(?![\w])"), "VERSION"),
             (re.compile(r"\bcaptune \d+(\.\w+)+"), "captune VERSION"),
             # one digest of twelve digits in 300 holds no letter

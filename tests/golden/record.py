@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -164,7 +163,8 @@ def _stream() -> io.TextIOWrapper:
 
 def _text_of(stream: io.TextIOWrapper) -> str:
     stream.flush()
-    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
 
 
 @contextlib.contextmanager
@@ -203,12 +203,12 @@ def _write_study(folder: Path) -> None:
 def settled(old: str, new: str, tolerance: float) -> str:
     """`new`, with the lines of `old` where they differ by no more than the tolerance."""
     before, after = old.split("\n"), new.split("\n")
-    shapes = [[_NUMBER.sub("#", line) for line in lines] for lines in (before, after)]
-    if shapes[0] == shapes[1]:
+    was, is_now = ([_NUMBER.sub("#", line) for line in lines] for lines in (before, after))
+    if was == is_now:
         blocks = [(0, 0, len(before))]
     else:
-        matcher = difflib.SequenceMatcher(None, *shapes, autojunk=False)
-        blocks = [tuple(block) for block in matcher.get_matching_blocks()]
+        matcher = difflib.SequenceMatcher(None, was, is_now, autojunk=False)
+        blocks = [(a, b, size) for a, b, size in matcher.get_matching_blocks()]
     for first, second, count in blocks:
         for i in range(count):
             if _close(before[first + i], after[second + i], tolerance):
@@ -285,4 +285,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -24,7 +24,7 @@ def cases() -> Iterator[Case]:
 def written(content: Any) -> Lay:
     """What lays `content`, bytes, text or JSON, in the place of a file."""
     if callable(content):
-        return content  # type: ignore[no-any-return]
+        return content
     if isinstance(content, bytes):
         return lambda path: path.write_bytes(content)
     text = content if isinstance(content, str) else json.dumps(content)

@@ -271,9 +271,9 @@ def lies() -> Iterator[File]:
         ("an EXIF loop", (34665, 4, 1, 74)),
     ):
         yield File("odd TIFF", f"{name}.tif", grey_tiff(8, 8, *changed))
-    for value, name in ((np.nan, "NaN"), (np.inf, "infinite"), (1e38, "large")):
-        data = np.full((6, 6), value, dtype=np.float32)
-        yield File("odd TIFF", f"{name}.tif", encoded(Image.fromarray(data), "TIFF"))
+    for light, name in ((np.nan, "NaN"), (np.inf, "infinite"), (1e38, "large")):
+        picture_of = Image.fromarray(np.full((6, 6), light, dtype=np.float32))
+        yield File("odd TIFF", f"{name}.tif", encoded(picture_of, "TIFF"))
     loop = bytearray(grey_tiff(8, 8))
     loop[-4:] = struct.pack("<I", 72)
     yield File("odd TIFF", "pages in a circle.tif", bytes(loop))
@@ -316,8 +316,8 @@ def bombs() -> Iterator[File]:
     image = encoded(picture(), "JPEG")
     whole = segment(0xFE, b"c" * 65_533)
     for marker, name in ((0xFE, "comments"), (0xE1, "EXIF"), (0xE2, "profiles"), (0xED, "APP13")):
-        body = {0xE1: b"Exif\0\0", 0xE2: b"ICC_PROFILE\0\1\1", 0xED: b"Photoshop 3.0\0"}
-        piece = segment(marker, body.get(marker, b"") + b"c" * 60_000)
+        begins = {0xE1: b"Exif\0\0", 0xE2: b"ICC_PROFILE\0\1\1", 0xED: b"Photoshop 3.0\0"}
+        piece = segment(marker, begins.get(marker, b"") + b"c" * 60_000)
         yield File("comments", f"500 {name}.jpg", lambda p=piece: after_soi(image, *[p] * 500))
     yield File(
         "comments", "empty segments.jpg", lambda: after_soi(image, segment(0xFE, b"") * 500_000)

@@ -31,11 +31,12 @@ def captioner_cases() -> list[Hostile]:
     path = f"{CAPTIONER}/{CONFIG}"
     bridge, method = ("bridge", "config"), ("method", "config")
     grid, decoder, image = ("grid",), ("decoder",), ("image_encoder",)
+    other_types: tuple[Any, ...] = (None, [], 3, "x", {})
     changes: list[tuple[tuple[str, ...], Any, str]] = [
         *(
             ((key,), value, key)
             for key in ("bridge", "method", "grid", "decoder", "image_encoder")
-            for value in (None, [], 3, "x", {})
+            for value in other_types
         ),
         (("schema",), 99, "schema"),
         (("schema",), "1", "schema"),
@@ -157,33 +158,34 @@ def captioner_cases() -> list[Hostile]:
 def choosing_cases() -> list[Hostile]:
     """rerank.json and the datastore that it goes with."""
     path, about = f"{CAPTIONER}/{STORE}", f"{CAPTIONER}/rerank.json"
+    changes: list[tuple[str, Any, str]] = [
+        ("schema", 2, "schema"),
+        ("schema", None, "schema"),
+        ("evidence", "luck", "evidence"),
+        ("evidence", ["both"], "evidence"),
+        ("candidates", BIG, "candidates"),
+        ("candidates", 0, "candidates"),
+        ("candidates", "3", "candidates"),
+        ("candidates", 2.5, "candidates"),
+        ("weights", None, "weights"),
+        ("weights", [1, 2, 3], "weights"),
+        ("weights", {"match": 1}, "mean_log_probability"),
+        ("weights", {"mean_log_probability": "1"}, "weights"),
+        ("weights", {"mean_log_probability": float("nan")}, "rerank.json"),
+        ("weights", {"mean_log_probability": 10**400}, "rerank.json"),
+        ("model", "hf:nobody/nothing", "hf:nobody/nothing"),
+        ("model", "/dev/zero", "/dev/zero"),
+        ("model", "x\0y", "rerank.json|model"),
+        ("model", 5, "model"),
+        ("model", "", "model|rerank.json"),
+        ("weights_id", "0" * 64, "rerank.json"),
+        ("weights_id", 3, "weights_id"),
+        ("figures", {}, "figures"),
+        ("figures", 3, "figures"),
+    ]
     cases = [
         Hostile(f"choosing: rerank.json, {name} = {short(value)}", chooses(**{name: value}), words)
-        for name, value, words in (
-            ("schema", 2, "schema"),
-            ("schema", None, "schema"),
-            ("evidence", "luck", "evidence"),
-            ("evidence", ["both"], "evidence"),
-            ("candidates", BIG, "candidates"),
-            ("candidates", 0, "candidates"),
-            ("candidates", "3", "candidates"),
-            ("candidates", 2.5, "candidates"),
-            ("weights", None, "weights"),
-            ("weights", [1, 2, 3], "weights"),
-            ("weights", {"match": 1}, "mean_log_probability"),
-            ("weights", {"mean_log_probability": "1"}, "weights"),
-            ("weights", {"mean_log_probability": float("nan")}, "rerank.json"),
-            ("weights", {"mean_log_probability": 10**400}, "rerank.json"),
-            ("model", "hf:nobody/nothing", "hf:nobody/nothing"),
-            ("model", "/dev/zero", "/dev/zero"),
-            ("model", "x\0y", "rerank.json|model"),
-            ("model", 5, "model"),
-            ("model", "", "model|rerank.json"),
-            ("weights_id", "0" * 64, "rerank.json"),
-            ("weights_id", 3, "weights_id"),
-            ("figures", {}, "figures"),
-            ("figures", 3, "figures"),
-        )
+        for name, value, words in changes
     ]
 
     def broken(name: str, change: Change, words: str | None, store: str = "datastore") -> Hostile:

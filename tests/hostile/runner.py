@@ -254,11 +254,11 @@ def read_notes(notes: Path, status: int | None, seconds: float, mb: float | None
     if mb is None:
         note = _noted(notes)
         mb = note.get("peak", 0.0) - note.get("idle", 0.0)
-    texts = []
-    for name in (OUT, ERR):
-        data = (notes / name).read_bytes() if (notes / name).exists() else b""
-        texts.append(data.decode("utf-8", "replace"))
-    return Said(status, *texts, seconds, mb)
+    out, err = (
+        path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+        for path in (notes / OUT, notes / ERR)
+    )
+    return Said(status, out, err, seconds, mb)
 
 
 def _noted(notes: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def cases() -> Iterator[Case]:
             yield _changed(kind, seed)
 
 
-def _spoiled(kind: str) -> Iterator[tuple[str, str, Callable[[Path], None]]]:
+def _spoiled(kind: str) -> Iterator[tuple[str, str, Callable[[Path], object]]]:
     """Everything that may lie in the place of a file of a run."""
     files = list(REPORTED)
     if kind == "explain":
@@ -85,7 +85,7 @@ def _case(
     kind: str,
     name: str,
     file: str,
-    spoil: Callable[[Path], None],
+    spoil: Callable[[Path], object],
     reader: Callable[[Path], list[str]],
 ) -> Case:
     def make(folder: Path) -> Sequence[str]:

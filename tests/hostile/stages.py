@@ -34,13 +34,13 @@ def _colours() -> None:
     import captune.models.load
     import captune.zeroshot.classifier
 
-    def load(spec: str, **where: object) -> object:
+    def load(spec: Any = None, **where: object) -> Any:
         return colour_model()
 
-    captune.zeroshot.classifier.load_image_text_model = load  # type: ignore[assignment]
-    captune.jobs.prompts.load_image_text_model = load  # type: ignore[assignment]
-    captune.models.load.load_image_text_model = load  # type: ignore[assignment]
-    captune.jobs.embed.load_model = load  # type: ignore[assignment]
+    captune.zeroshot.classifier.load_image_text_model = load  # type: ignore[attr-defined]
+    captune.jobs.prompts.load_image_text_model = load  # type: ignore[attr-defined]
+    captune.models.load.load_image_text_model = load
+    captune.jobs.embed.load_model = load  # type: ignore[attr-defined]
 
 
 def _captioner() -> None:
@@ -52,8 +52,8 @@ def _captioner() -> None:
     from captune.captioning.training import setup
 
     _colours()
-    captioner.load_model = lambda spec, **where: image_model()
-    setup.load_frozen = fake_frozen()  # type: ignore[assignment]
+    captioner.load_model = lambda spec, **where: image_model()  # type: ignore[attr-defined]
+    setup.load_frozen = fake_frozen()  # type: ignore[attr-defined]
 
 
 def _known_parts() -> None:
@@ -61,7 +61,7 @@ def _known_parts() -> None:
     from captune.captioning import captioner, checkpoint
 
     checkpoint.check_decoder = lambda *_: None
-    captioner.check_model = lambda *_: None
+    captioner.check_model = lambda *_: None  # type: ignore[attr-defined]
 
 
 STAGES: dict[str, Callable[[], None]] = {

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ from captune.json_yaml import parse_json
 from captune_metrics.display import named, printable, quoted
 
 ALL, PART = 100_000, 3_000
+Found = TypeVar("Found")
 _LONGEST_S = (
     1.0  # of a processor for a string: what takes longer would take minutes in a file of them
 )
@@ -94,7 +96,7 @@ def readers(text: str) -> None:
         assert found in (None, {"a": [_whole(text)]}), f"{name}: read as {found!r}"
     labels = _one_sentence(lambda: read_labels([text, "another"]))
     assert labels is None or labels.names == (text.strip(), "another")
-    for read in (
+    readers: tuple[Callable[[], object], ...] = (
         lambda: read_labels(written(folder, "l.json", json.dumps([text]).encode())),
         lambda: read_labels(written(folder, "l.txt", raw)),
         lambda: read_labels(text),
@@ -103,7 +105,8 @@ def readers(text: str) -> None:
         lambda: parse_spec(text),
         lambda: parse_json(text, "x"),
         lambda: read_boxes(written(folder, "b.json", raw)),
-    ):
+    )
+    for read in readers:
         _one_sentence(read)
 
 
@@ -142,7 +145,7 @@ def _acts(sign: str) -> bool:
     return sign < " " or "\x7f" <= sign < "\xa0" or sign in BIDI or "\ud800" <= sign < "\ue000"
 
 
-def _one_sentence(read: Callable[[], object]) -> object:
+def _one_sentence(read: Callable[[], Found]) -> Found | None:
     try:
         return read()
     except UserError:

@@ -46,7 +46,9 @@ def main(place: Path, kind: str, connection: Any) -> None:
             # one step of C: no other thread of Python runs before it is over
             sum(range(10**14))
         if kind == "tunes":
-            options = TuneOptions(images="p", captions="c", val_captions="v", out="o")
+            options = TuneOptions(
+                images=Path("p"), captions=Path("c"), val_captions=Path("v"), out=Path("o")
+            )
             queue.tune_apart(job, options)
 
     def started(app: Running) -> None:
