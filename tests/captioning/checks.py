@@ -30,8 +30,6 @@ from tests.captioning.tiny import GRID, PAD, grids
 from torch import Tensor, nn
 
 from captune.captioning.model import CaptionModel, build_model, pad_tags
-from captune.captioning.tuning import TuningMethod
-from captune.errors import UserError
 
 
 def check_step_0_is_the_untouched_decoder(combination: Combination) -> None:
@@ -270,28 +268,6 @@ def check_count_is_the_formula(combination: Combination) -> None:
         assert expected == _size(captioner, "bridge.")
         expected = type(tuning).count(tuning.config, captioner.parts, bridge)
         assert expected == _size(captioner, "tuning.")
-
-
-def check_merge(combination: Combination) -> None:
-    """After a merge the decoder says the same without the method; or the method refuses."""
-    decoder = decoder_of(combination.family)
-    own = copy.copy(decoder)
-    object.__setattr__(own, "module", copy.deepcopy(decoder.module))
-    captioner = build(combination, own)
-    # a method that folds into weights is near the identity after training, so are these
-    wake(captioner, scale=0.05)
-    captioner.eval()
-    expected = logits(captioner)
-    if type(captioner.tuning).merge is TuningMethod.merge:
-        with pytest.raises(UserError, match="cannot be merged"):
-            captioner.tuning.merge()
-        assert torch.equal(logits(captioner), expected)
-        return
-    captioner.tuning.merge()
-    assert not list(captioner.tuning.named_trained())
-    names = {name for name, _ in own.module.named_parameters()}
-    assert names == {name for name, _ in decoder.module.named_parameters()}
-    torch.testing.assert_close(logits(captioner), expected, atol=1e-5, rtol=1e-5)
 
 
 CHECKS_BY_NAME = {

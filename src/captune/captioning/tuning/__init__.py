@@ -14,7 +14,6 @@ from torch import nn
 
 from captune import registry
 from captune.captioning.decoder_parts import DecoderParts
-from captune.errors import UserError
 from captune.registry import Registry
 
 if TYPE_CHECKING:
@@ -39,10 +38,6 @@ class TuningMethod(nn.Module, ABC):
     @abstractmethod
     def detach(self) -> None:
         """Give the decoder back as it was."""
-
-    def merge(self) -> None:
-        """Fold it into the decoder's weights. Raises UserError where that cannot be done."""
-        raise UserError(f"{type(self).__name__}: acts on activations and cannot be merged")
 
     def named_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What it trains."""

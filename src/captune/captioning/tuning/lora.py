@@ -7,7 +7,7 @@ peft runs the base layer, two small matrices, a factor and a sum one after the o
 what it reads to the precision of the small matrices. On a CPU, and over short captions, these
 passes cost as much as the products. In `FastLoRALinear` the product that makes the update also adds
 it, forward and backward, and under autocast all is computed in autocast's precision. Parameters,
-their names, merging and saving stay peft's.
+their names and saving stay peft's.
 """
 
 from __future__ import annotations
@@ -61,11 +61,6 @@ class PeftMethod(TuningMethod):
         """Unwrap the projections, dropping what was trained."""
         if self._tuner:
             _clean(self._tuner.pop().unload())
-
-    def merge(self) -> None:
-        """Fold it into the decoder's weights and unwrap; there is no way back."""
-        if self._tuner:
-            _clean(self._tuner.pop().merge_and_unload())
 
     def named_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """peft's parameters, by their place in the decoder."""

@@ -25,9 +25,6 @@ class NoTuning(TuningMethod):
     def detach(self) -> None:
         """Nothing to detach."""
 
-    def merge(self) -> None:
-        """Nothing to fold in."""
-
     @classmethod
     def count(cls, config: NoneConfig, parts: DecoderParts, bridge: Bridge) -> int:
         """None."""
