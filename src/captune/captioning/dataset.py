@@ -13,6 +13,7 @@ from captune.captions import CaptionFile, match_images, read_captions
 from captune.errors import UserError
 from captune.images import ImageFile, ImageSet, Skipped, UnreadableImage
 from captune.images.decode import hash_image
+from captune.images.find import sampled
 from captune.text import counted
 from captune_metrics.display import printable
 
@@ -131,9 +132,7 @@ class MatchedCaptions:
         limit: at most so many images, a sample that depends on the seed only; 0 takes all.
         advance: told how many more images were read. Raises UserError where nothing is left.
         """
-        ids = list(self.captions)
-        if 0 < limit < len(ids):
-            ids = [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), limit))]  # noqa: S311
+        ids = sampled(list(self.captions), limit, seed)
         keys, skipped = {}, []
         for id in ids:
             try:

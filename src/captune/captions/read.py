@@ -48,7 +48,6 @@ from captune.options.base import IN_MEMORY, CaptionsInMemory
 from captune.options.shards import PLAN as SHARDS
 from captune.runs import read_run
 from captune.runs.reader import RECORDS
-from captune.runs.records import ScoreRecord
 from captune_metrics.display import named, printable, quoted
 from captune_metrics.files import LARGEST_TEXT, read_bytes
 
@@ -98,22 +97,16 @@ def read_references(path: Path) -> CaptionFile:
     and for samples that have none.
     """
     folder = path.parent if path.name == "records.jsonl" else path
-    if os.path.isfile(folder / "run.json"):  # noqa: PTH113  # pathlib's raises for a long name
-        run = read_run(folder)
-        if run.kind != "score":
-            return read_captions(path)
-        file = read_captions(folder)  # which refuses records that are damaged
-        records = run.typed_records(ScoreRecord)
-        captions = {
-            image: record.references for image, record in zip(file.captions, records, strict=True)
-        }
+    is_run = os.path.isfile(folder / "run.json")  # noqa: PTH113  # pathlib's raises for a long name
+    if is_run and read_run(folder).kind == "score":
+        file = read_captions(folder)
         what, form = "a score run", "references of a captune score run"
     else:
         file = read_captions(path)
         if file.form != SAMPLES:
             return file
-        captions = {image: file.references.get(image, []) for image in file.captions}
         what, form = f"a file of {SAMPLES}", f"references of {SAMPLES}"
+    captions = {image: file.references.get(image, []) for image in file.captions}
     without = [image for image, references in captions.items() if not references]
     if without:
         raise UserError(
@@ -291,6 +284,8 @@ def _read_run(folder: Path, collector: CaptionCollector) -> CaptionFile:
         if image_id in collector.captions:
             raise collector.refuse(f"image {quoted(image_id)} has two records; run it again.")
         collector.add(image_id, record["caption"], "record", number)
+        if run.kind == "score":
+            collector.references[image_id] = record.get("references", [])
     return collector.finished(f"captune {printable(run.kind)} run", run.digest(RECORDS))
 
 

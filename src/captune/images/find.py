@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, TypeVar
 
 from captune.errors import UserError
 from captune.images.dataset import ImageRows, open_dataset, parse_source
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Picture: TypeAlias = "bytes | Image"
 Images: TypeAlias = "str | Path | Picture | Sequence[str | Path | Picture] | Mapping[str, Picture]"
 
+T = TypeVar("T")
 ENDINGS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"}
     | {"ppm", "pgm", "pbm", "pnm", "jp2", "avif", "avifs", "heic", "heif", "hif"}
@@ -157,11 +158,11 @@ def find_images(sources: Images, stdin: TextIO | None = None, *, limit: int = 0)
     if held:
         if len(held) < len(given):
             raise UserError("images: give files or images in memory, each in a call of its own")
-        return ImageSet(Path(), _sampled([ImageFile(one, one.called) for one in held], limit), [])
+        return ImageSet(Path(), sampled([ImageFile(one, one.called) for one in held], limit), [])
     if len(given) == 1 and (asked := parse_source(given[0])) is not None:
         rows = open_dataset(asked)
         if isinstance(rows, ImageRows):
-            images = _sampled([ImageFile(rows.root / name, name) for name in rows.names], limit)
+            images = sampled([ImageFile(rows.root / name, name) for name in rows.names], limit)
             return ImageSet(rows.root, images, [])
         given = [str(rows)]
     search = _Search()
@@ -173,13 +174,15 @@ def find_images(sources: Images, stdin: TextIO | None = None, *, limit: int = 0)
     if not search.files:
         raise UserError(search.why_nothing(given))
     found = search.result()
-    return replace(found, images=_sampled(found.images, limit))
+    return replace(found, images=sampled(found.images, limit))
 
 
-def _sampled(images: list[ImageFile], limit: int) -> list[ImageFile]:
-    if not 0 < limit < len(images):
-        return images
-    return [images[i] for i in sorted(random.Random(0).sample(range(len(images)), limit))]  # noqa: S311
+def sampled(several: list[T], limit: int, seed: int = 0) -> list[T]:
+    """At most `limit` of them in their order, the same ones for a seed; 0 takes all."""
+    if not 0 < limit < len(several):
+        return several
+    places = random.Random(seed).sample(range(len(several)), limit)  # noqa: S311
+    return [several[i] for i in sorted(places)]
 
 
 def check_sources(sources: Iterable[str | Path]) -> None:
