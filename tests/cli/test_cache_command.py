@@ -10,7 +10,7 @@ from captune.cli import main
 from captune.cli.cache import parse_size
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.keys import FeatureSpace
+from captune.features.index import FeatureSpace
 from captune.text import file_size
 
 SPACE = FeatureSpace("pooled", "ab" * 32, "resize", "float32", "torch-cpu")

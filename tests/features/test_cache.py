@@ -9,7 +9,7 @@ import pytest
 from tests.processes import ended, start
 
 from captune.features.cache import FeatureCache
-from captune.features.keys import FeatureSpace
+from captune.features.index import FeatureSpace
 from captune.features.store import DEFAULT_LIMIT_BYTES
 
 SPACE = FeatureSpace("pooled", "w", "p", "float32", "torch-cpu")
@@ -137,7 +137,7 @@ def test_a_read_only_index_is_still_read(tmp_path, warnings):
 
 def test_the_limit_drops_what_was_used_longest_ago(tmp_path, monkeypatch):
     clock = iter(range(1, 10**6))
-    monkeypatch.setattr("captune.features.keys.time.time", lambda: float(next(clock)))
+    monkeypatch.setattr("captune.features.index.time.time", lambda: float(next(clock)))
     # a limit of 1 MB makes shards of 125 kB: 500 vectors of 256 bytes
     with FeatureCache(tmp_path, limit_bytes=10**6) as cache:
         for first in range(0, 8000, 250):

@@ -43,7 +43,7 @@ from captune.captioning.rerank import Reranker, load_reranker, reranking_of
 from captune.captioning.tuned_vlm import described_tuned, load_tuned
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
-from captune.features.keys import FeatureSpace
+from captune.features.index import FeatureSpace
 from captune.features.pipeline import AdaptiveBatches, Encoding
 from captune.files import sha256_of
 from captune.images import ImageFile, Skipped, UnreadableImage

@@ -1,6 +1,6 @@
 """The feature cache as the rest of captune sees it: nothing that goes wrong in it ends a run.
 
-An array is found again by its key: the model with its preprocessing (`FeatureSpace`, in keys.py)
+An array is found again by its key: the model with its preprocessing (`FeatureSpace`, in index.py)
 and the digest of the image file's bytes (images/decode.py).
 """
 
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from captune.features.keys import DamagedIndex, FeatureSpace
+from captune.features.index import DamagedIndex, FeatureSpace
 from captune.features.store import DEFAULT_LIMIT_BYTES, FeatureStore
 from captune.storage import cache_folder, locked
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
-from captune.features.keys import FeatureSpace
+from captune.features.index import FeatureSpace
 from captune.features.pipeline import (
     AdaptiveBatches,
     Encoding,

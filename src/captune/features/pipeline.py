@@ -23,7 +23,7 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.cache import BackgroundWriter, FeatureCache
-from captune.features.keys import FeatureSpace
+from captune.features.index import FeatureSpace
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoded_image, decoding_threads, hash_image, opened_image
 from captune.models.encoders import ImageEncoder

@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from captune.features.keys import ArrayLocation, ArrayType, DamagedIndex, FeatureSpace, Index
+from captune.features.index import ArrayLocation, ArrayType, DamagedIndex, FeatureSpace, Index
 from captune.storage import locked
 
 DEFAULT_LIMIT_BYTES = 20 * 10**9
