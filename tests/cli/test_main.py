@@ -109,6 +109,7 @@ def test_an_unknown_command_or_flag_is_status_2(capsys: pytest.CaptureFixture[st
         (["compare", "x", "y", "--limit", "3"], "(every caption counts; captune caption --limit N"),
         (["score", "x", "y"], "arguments: y (captune compare holds two files or more against"),
         (["shards", "stauts", "x"], "invalid choice: 'stauts' (choose from"),
+        (["shards", "nowhere"], "nowhere holds no shards of captune; name the --out of a command"),
         (["classify", "x", "--label"], "argument --labels: expected one argument"),
         (
             ["compare", "x", "x", "--references", "x", "--out", "runs/a.html"],

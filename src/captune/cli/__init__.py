@@ -305,14 +305,11 @@ def _stopped(arguments: argparse.Namespace) -> str:
 
 
 def _with_verb(words: Sequence[str], command: str | None) -> list[str]:
-    """With the first verb of the command, where a folder or an address stands in its place."""
+    """With the first verb of the command, where a single word that is no flag is no verb either."""
     verbs = COMMANDS[command].verbs if command else ()
     at = words.index(command) + 1 if command and verbs else len(words)
-    if at == len(words) or words[at] in verbs:
-        return list(words)
-    from captune.options.shards import is_address
-
-    is_place = is_address(words[at]) or Path(words[at]).is_dir()
+    is_flag = [word.startswith("-") for word in words[at : at + 2]]
+    is_place = is_flag in ([False], [False, True]) and words[at] not in verbs
     return [*words[:at], *verbs[: int(is_place)], *words[at:]]
 
 

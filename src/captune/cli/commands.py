@@ -48,7 +48,7 @@ class Command:
 
     A command is a job of `captune.jobs`, unless it has a `run` or a `module` with one. tables:
     whether it prints tables. answers: whether --jsonl prints what its job gives to `each`.
-    verbs: words that may stand first, of which a folder alone means the first one.
+    verbs: words that may stand first, of which the first stands for a place alone.
     """
 
     options: str = ""
