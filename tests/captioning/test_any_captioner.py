@@ -31,7 +31,6 @@ from captune.cli import main
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
-from captune.models import check
 from captune.models.hub import own_place_of
 from captune.models.vlm import DEFAULT_PROMPT
 from captune.options.captioning import CaptionOptions
@@ -216,6 +215,8 @@ def test_every_line_of_the_guide_runs(
         assert told["model"]["family"] == "qwen2_vl"
     elif asked[0] == "tune":
         assert told["trained_on"] == images
+    elif asked[0] == "models":
+        assert set(told["checks"].values()) == {"yes"}
     else:
         said = told["answers" if asked[0] == "caption" else "explanations"]
         assert len(said) == images * captioners
@@ -408,10 +409,12 @@ def test_more_words_than_a_model_has_places_for_are_refused(twins: Any, images: 
 
 def test_a_check_says_what_works(twins: Any, tmp_path: Path, capsys: Any) -> None:
     for family, works in (("vit-gpt2", 9), ("blip-2", 8), ("gemma3", 10), ("qwen2-vl", 10)):
-        assert check.main([str(twins(family)), "--device", "cpu"]) == 0
+        assert main(["models", "check", str(twins(family)), "--device", "cpu"]) == 0
         told = capsys.readouterr().out.splitlines()
-        assert [line.split()[-1] for line in told[1:]] == ["yes"] * works
-    assert check.main([str(tmp_path)]) == 2
+        assert [line.split()[-1] for line in told] == ["yes"] * works
+    assert main(["models", "check", str(twins("blip")), "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checks"]["caption"] == "yes"
+    assert main(["models", "check", str(tmp_path)]) == 2
     assert "has no config.json" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""`captune models`: what there is, what is cached, and fetching ahead of time."""
+"""`captune models`: what there is, what is cached, fetching ahead of time, and what works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ _COLUMNS = ("model", "sides", "licence", "download", "needs", "here", "")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List, or fetch."""
+    """List, fetch or check."""
+    if arguments.action == "check":
+        return _check(arguments)
+    if arguments.prompt is not None or {arguments.device, arguments.dtype} != {"auto"}:
+        raise UserError("--prompt, --device and --dtype are for captune models check SPEC")
     if arguments.action == "fetch":
         return _fetch(arguments)
     if arguments.spec is not None or arguments.from_ is not None or arguments.decoder:
@@ -114,6 +118,34 @@ def _fetch(arguments: argparse.Namespace) -> int:
         what = f"the {part} of {spec}" if part else spec
         print(f"{what} {'was already' if already else 'is now'} in {where}")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """0 where all of it works, 1 where something does not."""
+    from captune.attribution.vlm_check import checks
+    from captune.models.vlm_files import load_vlm, vlm_folder
+    from captune.tables import Column, Table
+
+    spec = arguments.spec
+    if spec is None:
+        raise UserError(
+            "check what? write: captune models check SPEC, with a captioner of transformers"
+        )
+    if arguments.from_ or arguments.decoder or arguments.captioner or arguments.search:
+        raise UserError("check takes a SPEC, --prompt, --device and --dtype")
+    vlm = load_vlm(vlm_folder(spec), spec, device=arguments.device, dtype=arguments.dtype)
+    note(f"{spec}: a {vlm.family} on {vlm.device}, {vlm.model.dtype}", quiet=arguments.json)
+    answers: dict[str, str] = {}
+    for what, answer in checks(vlm, arguments.prompt):
+        answers[what] = answer
+        if not arguments.json and arguments.table is None:
+            print(f"{what:20} {answer}", flush=True)
+    if arguments.json:
+        print_json("models", model=spec, family=vlm.family, checks=answers)
+    elif arguments.table is not None:
+        columns = [Column("check"), Column("works", wide=True)]
+        print_tables([Table("checks", "", columns, list(answers.items()))], arguments.table)
+    return int(set(answers.values()) != {"yes"})
 
 
 def _row(entry: CatalogueEntry) -> tuple[str, ...]:

@@ -202,8 +202,13 @@ class CacheOptions:
 class ModelsOptions:
     """`captune models`."""
 
-    action: str = option("list (default) or fetch", "list", nargs="?", choices=("list", "fetch"))
-    spec: str | None = option("model to fetch", nargs="?", metavar="SPEC")
+    action: str = option(
+        "list (default), fetch, or check what works with a captioner of transformers",
+        "list",
+        nargs="?",
+        choices=("list", "fetch", "check"),
+    )
+    spec: str | None = option("model to fetch or to check", nargs="?", metavar="SPEC")
     decoder: bool = option("fetch the language model of this name, for tune and caption", False)
     captioner: bool = option(
         "fetch the captioner of this name, which captune push sent to the hub", False
@@ -215,6 +220,15 @@ class ModelsOptions:
         "list the models of open_clip and timm whose names contain TEXT", metavar="TEXT"
     )
     all: bool = option("list all models of open_clip and timm", False)
+    prompt: str | None = option("check: what the captioner is asked", metavar="TEXT")
+    device: str = option(
+        "check: device that the model runs on", "auto", choices=("auto", "cpu", "cuda", "mps")
+    )
+    dtype: str = option(
+        "check: precision of the model",
+        "auto",
+        choices=("auto", "float32", "float16", "bfloat16"),
+    )
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""`python -m captune.models.check hf:REPO|FOLDER`: what captune can do with a model about images.
+"""`captune models check hf:REPO|FOLDER`: what captune can do with a captioner of transformers.
 
 The checks that the tests make of each family's random twin, on the real model and three images of
 noise: it takes about as long as nine short captions. Maps are of a grey image with a bright square.
@@ -6,9 +6,7 @@ noise: it takes about as long as nine short captions. Maps are of a grey image w
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from captune.captioning.any_captioner import AnyCaptioner
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.models.vlm import VLM, Written
-from captune.models.vlm_files import load_vlm, vlm_folder
 from captune.models.vlm_vision import Inputs
 
 TOKENS = 8
@@ -127,31 +124,3 @@ def _stepwise(vlm: VLM, written: Written, inputs: Inputs) -> list[float]:
     )
     steps = zip(made.logits, ids, strict=True)
     return [float(step[0].float().log_softmax(-1)[id]) for step, id in steps]
-
-
-def main(words: Sequence[str] | None = None, say: Callable[[str], None] = print) -> int:
-    """Prints what is supported; 0 where all of it is, 1 where something is not, 2 for an error."""
-    parser = argparse.ArgumentParser(prog="python -m captune.models.check", description=__doc__)
-    parser.add_argument("model", help="hf:OWNER/NAME, or a folder in the layout of save_pretrained")
-    parser.add_argument("--prompt", help="what it is asked", metavar="TEXT")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    parser.add_argument(
-        "--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16")
-    )
-    asked = parser.parse_args(words)
-    try:
-        folder: Path = vlm_folder(asked.model)
-        vlm = load_vlm(folder, asked.model, device=asked.device, dtype=asked.dtype)
-        say(f"{asked.model}: a {vlm.family} on {vlm.device}, {vlm.model.dtype}")
-        failed = False
-        for what, answer in checks(vlm, asked.prompt):
-            failed = failed or answer != "yes"
-            say(f"{what:20} {answer}")
-    except UserError as error:
-        sys.stderr.write(f"captune.models.check: {error}\n")
-        return 2
-    return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
