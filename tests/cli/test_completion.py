@@ -73,6 +73,9 @@ def test_without_shtab_it_says_how_to_get_it(
         ("caption --be", {"--beam"}),
         ("tune --objective c", {"captions", "cider"}),
         ("tune --captions tr", {"train.json"}),
+        ("classify images --labels tr", {"train.json"}),
+        ("caption images --model ru", {"runs"}),
+        ("shards status ru", {"runs"}),
     ],
 )
 def test_bash_completes(
@@ -81,6 +84,7 @@ def test_bash_completes(
     assert main(["completion", "bash"]) == 0
     (tmp_path / "script").write_text(capsys.readouterr().out)
     (tmp_path / "train.json").touch()
+    (tmp_path / "runs").mkdir()
     words = f"COMP_WORDS=(captune {typed}); COMP_CWORD={len(typed.split())}"
     shell = f'source ./script; {words}; _shtab_captune; printf "%s\\n" "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True)

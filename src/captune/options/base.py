@@ -264,13 +264,13 @@ class LabelledOptions(ImageOptions):
         'labels: cat,dog; a text file with one name per line; a JSON file {"id": "name"} or'
         ' {"name": ["prompt", ...]}',
         ...,
-        metavar="L",
+        metavar="LABELS",
     )
     truth: str | None = option(
         "ground-truth labels: a CSV file with filename,label; from-name for files called"
         " <class id>_<n>.ext; from-folder for folders called like labels; a metadata.jsonl, .csv or"
         " .parquet beside the images",
-        metavar="T",
+        metavar="TRUTH",
     )
     label_column: str | None = option(
         "column of --dataset that holds the right labels; --labels from-dataset takes its classes",

@@ -235,7 +235,7 @@ class ExplainOptions(ImageOptions, CaptionerOptions, RowOptions):
     labels: str | None = option(
         "explain a zero-shot classifier with these labels instead of a captioner: --model is a"
         " model spec, --words are the labels to explain (default: the most probable one)",
-        metavar="L",
+        metavar="LABELS",
     )
     layer: str = option("cross-attention layer: a number from 0, last or all", "auto", metavar="N")
     head: str = option(

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import numbers
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ Options = TypeVar("Options")
 # numpy's are numbers, too
 _NUMBERS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number")}
 _METAVARS = {int: "N", float: "X", Path: "FILE"}
+# texts that may be the path of a file or a folder, too
+_PATHS = re.compile(r"\b(FILE|FOLDER|RUN|OUT|SPEC|LABELS|TRUTH|STUDY|DF)\b")
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
@@ -49,7 +52,8 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
 def names_a_path(action: argparse.Action) -> bool:
     """Whether an argument that `add_options` added takes files or folders."""
     is_list = not action.option_strings and action.nargs in ("+", "*")
-    return action.choices is None and (action.type is _path or is_list)
+    is_named = _PATHS.search(str(action.metavar)) is not None
+    return action.choices is None and (action.type is _path or is_list or is_named)
 
 
 def read_options(options: type[Options], arguments: argparse.Namespace) -> Options:
