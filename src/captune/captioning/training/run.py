@@ -35,7 +35,7 @@ from captune.captioning.training.budget import budget, estimate_seconds
 from captune.captioning.training.checks import start_of
 from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
-from captune.captioning.training.trainer import train
+from captune.captioning.training.trainer import TrainingHistory, train
 from captune.captioning.training.validation import (
     LEAK,
     SHUFFLED,
@@ -96,6 +96,23 @@ def train_method(
         what=method,
         stop=stop,
     )
+    result, records = _judged(setup, method, model, history)
+    if PartialState().is_main_process:
+        save_pretrained(model, folder, _recipe(setup, model, method))
+        if result.agreement is not None and setup.frozen.captioner is None:
+            write_beside(folder / AGREEMENT, result.agreement)
+        _write(setup, folder, result, records)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    PartialState().wait_for_everyone()
+    model.detach()
+    return result
+
+
+def _judged(
+    setup: TrainingSetup, method: str, model: Trainable, history: TrainingHistory
+) -> tuple[Tuned, list[dict[str, Any]]]:
+    """What a training came to, and a record of each validation image."""
+    options, progress = setup.options, setup.progress
     with autocast(options.dtype, model.decoder.device):
         with progress.bar(f"{method}: captions", len(setup.val.data)) as advance:
             written = write_captions(model, setup.val, scored=True, advance=advance)
@@ -131,28 +148,20 @@ def train_method(
         ),
         reranking=reranking,
     )
-    if PartialState().is_main_process:
-        save_pretrained(model, folder, _recipe(setup, model, method))
-        if result.agreement is not None and setup.frozen.captioner is None:
-            write_beside(folder / AGREEMENT, result.agreement)
-        data = setup.val.data
-        references = data.references
-        records = [
-            {
-                "path": image.name,
-                "image_id": id,
-                "caption": written.captions[id],
-                "references": references[id],
-                "ended": written.ended[id],
-                "scores": {name: score.per_image[id] for name, score in scores.items()},
-            }
-            for id, image in zip(data.ids, data.images, strict=True)
-        ]
-        _write(setup, folder, result, records)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    PartialState().wait_for_everyone()
-    model.detach()
-    return result
+    data = setup.val.data
+    references = data.references
+    records = [
+        {
+            "path": image.name,
+            "image_id": id,
+            "caption": written.captions[id],
+            "references": references[id],
+            "ended": written.ended[id],
+            "scores": {name: score.per_image[id] for name, score in scores.items()},
+        }
+        for id, image in zip(data.ids, data.images, strict=True)
+    ]
+    return result, records
 
 
 def _warn(setup: TrainingSetup, method: str, findings: Sequence[Finding]) -> None:
