@@ -223,6 +223,13 @@ def test_a_report_is_a_page_without_an_origin(app: Running) -> None:
     assert (missing.status, missing.text) == (404, "this page is no longer there; make it again")
 
 
+def test_the_stream_of_a_page_that_the_server_forgot_ends(app: Running) -> None:
+    stream = f"{app.url}gradio_api/queue/data?session_hash=forgotten"
+    asked = urllib.request.Request(stream, headers={"Cookie": cookie_of(app)})
+    with urllib.request.urlopen(asked, timeout=20) as answer:
+        assert b"session_not_found" in answer.read()
+
+
 def test_all_files_of_the_page_have_a_route(app: Running) -> None:
     import gradio
 

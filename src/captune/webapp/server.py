@@ -21,13 +21,14 @@ from typing import Any, NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from captune.errors import UserError
 from captune.files import private_folder
 from captune.options.pages import AppOptions
-from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard
+from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard, Message, Receive, Send
 from captune.webapp.site import AppContext
 from captune.webapp.watchdog import ENDINGS, guarded
 from captune_metrics.display import printable
@@ -163,13 +164,30 @@ def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any
         head=f"<script>{asset('app.js')}</script>",
     )
     return page, Guard(
-        app,
+        _ending_streams(app),
         entry,
         names=options.names,
         port=port if options.is_private else None,
         events=frozenset(page.fns),
         uploads=context.arrivals.folder,
     )
+
+
+def _ending_streams(app: Any) -> Any:
+    """The framework breaks off the stream of a page that it forgot, having said so; here it ends.
+
+    A page asks for one that its server forgot after a laptop slept.
+    """
+
+    async def answer(scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, HTTPException):
+                raise
+            await send({"type": "http.response.body", "body": b""})
+
+    return answer
 
 
 def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
