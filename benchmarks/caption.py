@@ -13,13 +13,9 @@ same tokens; captune's figures include the log-probability of each word, which t
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +26,7 @@ from caption_contenders import GRID, Contenders
 from captune.captioning.captioner import Captioner
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
-from limits import about, in_turn, matmul_gflops, ratios, read_gbytes, spread, timed
+from limits import about, in_turn, matmul_gflops, measured, ratios, read_gbytes, spread, timed
 from synthetic import machine
 
 FULL = "captune, the same full-width cross-attention"
@@ -73,16 +69,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)
-    started = time.perf_counter()
-    with redirect_stdout(sys.stderr):
-        result = measure(QUICK if arguments.quick else Plan())
-    result["seconds"] = round(time.perf_counter() - started)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        show(result)
-    return 0
+    plan = QUICK if arguments.quick else Plan()
+    return measured(lambda: measure(plan), show, as_json=arguments.json)
 
 
 def measure(plan: Plan) -> dict[str, Any]:

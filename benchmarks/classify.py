@@ -13,14 +13,11 @@ each batch). Reading, hashing, decoding, the forward pass, scoring and saving to
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +34,7 @@ from transformers import pipeline
 from captune.features.cache import FeatureCache
 from captune.models.load import load_image_text_model
 from captune.zeroshot.classifier import ZeroShotClassifier
-from limits import matmul_gflops, timed
+from limits import matmul_gflops, measured, timed
 from synthetic import NAME, machine, write_clip, write_images
 
 BATCH = 32
@@ -53,21 +50,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
     logging.getLogger("captune").setLevel(logging.ERROR)
-    logging.disable(logging.WARNING)
-    started = time.perf_counter()
     plan = QUICK if arguments.quick else Plan()
     with tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder:
-        if arguments.json:
-            with redirect_stdout(sys.stderr):
-                result = measure(Path(folder), plan)
-        else:
-            result = measure(Path(folder), plan)
-    result["seconds"] = round(time.perf_counter() - started)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        show(result)
-    return 0
+        return measured(lambda: measure(Path(folder), plan), show, as_json=arguments.json)
 
 
 @dataclass(frozen=True)

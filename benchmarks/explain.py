@@ -10,13 +10,11 @@ order that rotates. Processor seconds stand beside the clock's: on a busy machin
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from captune.attribution.methods import MAP_METHODS
 from captune.captioning.captioner import captioner_folder, load_captioner
 from captune.images import ImageFile
 from captune.options.captioning import ExplainOptions
-from limits import about, in_turn, spread
+from limits import about, in_turn, measured, spread
 from synthetic import machine
 
 CAPTION = "A man in a red shirt and black pants rides a bike"
@@ -46,16 +44,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)
-    started = time.perf_counter()
-    with redirect_stdout(sys.stderr):
-        result = measure(arguments.model, arguments.rounds)
-    result["seconds"] = round(time.perf_counter() - started)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        show(result)
-    return 0
+    work = partial(measure, arguments.model, arguments.rounds)
+    return measured(work, show, as_json=arguments.json)
 
 
 def measure(model: str, rounds: int) -> dict[str, Any]:

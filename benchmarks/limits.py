@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 import torch
 
 T = TypeVar("T")
 Way = TypeVar("Way")
+
+
+def measured(
+    measure: Callable[[], dict[str, Any]], show: Callable[[dict[str, Any]], None], *, as_json: bool
+) -> int:
+    """What `measure` gives and the seconds it took, as one JSON object or by `show`; the status.
+
+    What is printed meanwhile goes to standard error.
+    """
+    logging.disable(logging.WARNING)
+    with redirect_stdout(sys.stderr):
+        result, seconds = timed(measure)
+    result["seconds"] = round(seconds)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show(result)
+    return 0
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -23,14 +23,10 @@ would take with five captions an image is arithmetic from there, and printed as 
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +43,7 @@ from captune.captioning.model import CaptionModel, build_model
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_precision
 from captune.models.load import load_model
-from limits import about, in_turn, matmul_gflops, ratios, spread, timed
+from limits import about, in_turn, matmul_gflops, measured, ratios, spread, timed
 from synthetic import machine, write_images
 from tune_contenders import PER_IMAGE, Learnt, Training, made_up_rows, rows_of
 
@@ -92,27 +88,21 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer batches and rounds")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)
-    started = time.perf_counter()
     plan = QUICK if arguments.quick else Plan()
-    with (
-        tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder,
-        redirect_stdout(sys.stderr),
-    ):
+    return measured(lambda: measure(plan), show, as_json=arguments.json)
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """All figures."""
+    with tempfile.TemporaryDirectory(prefix="captune-benchmark-") as folder:
         images = write_images(Path(folder), IMAGES, SIDES)
         usual = resolve_precision("auto", torch.device("cpu"))
         precisions = list(dict.fromkeys(["float32", usual]))
-        result: dict[str, Any] = {
+        return {
             "lite": [measure_lite(images, plan, precision) for precision in precisions],
             "layout": measure_layout(images, plan, precisions),
             "machine": machine(),
         }
-    result["seconds"] = round(time.perf_counter() - started)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        show(result)
-    return 0
 
 
 def measure_lite(images: Sequence[Path], plan: Plan, precision: str) -> dict[str, Any]:

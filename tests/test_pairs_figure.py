@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 
 from captune.plots import PairPanel, pairs_figure
-from captune.plots.canvas import Tone, full_rows, house_style
+from captune.plots.canvas import Tone, full_rows
+from tests.test_plots import assert_tidy as assert_tidy_words
+from tests.test_plots import texts_of
 
 HOSTILE = [
     "猫 🐱",
@@ -41,31 +40,14 @@ def panels(count: int, **what: object) -> list[PairPanel]:
     return [PairPanel(HOSTILE[i % len(HOSTILE)], **given) for i in range(count)]  # type: ignore[arg-type]
 
 
-def texts_of(figure: Figure) -> list[Text]:
-    with house_style():
-        figure.canvas.draw()
-        shown = [text for text in figure.findobj(Text) if text.get_text().strip()]
-        return [text for text in shown if text.get_window_extent().width > 0]
-
-
 def words_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in texts_of(figure)]
 
 
 def assert_tidy(figure: Figure) -> None:
-    """All words inside the paper, none on others, none on a picture (but those in its place)."""
-    width, height = figure.canvas.get_width_height()
+    """As of other figures, and none on a picture (but those in its place)."""
+    assert_tidy_words(figure)
     boxes = [(text, text.get_window_extent()) for text in texts_of(figure)]
-    assert boxes
-    for text, box in boxes:
-        assert box.x0 >= 0, text
-        assert box.y0 >= 0, text
-        assert box.x1 <= width, text
-        assert box.y1 <= height, text
-    for (one, a), (two, b) in combinations(boxes, 2):
-        across = min(a.x1, b.x1) - max(a.x0, b.x0)
-        down = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert across <= 2 or down <= 4, f"{one.get_text()!r} on {two.get_text()!r}"
     for axes in figure.axes:
         picture = axes.get_window_extent()
         for text, box in boxes:

@@ -221,14 +221,8 @@ class ModelsOptions:
     )
     all: bool = option("list all models of open_clip and timm", False)
     prompt: str | None = option("check: what the captioner is asked", metavar="TEXT")
-    device: str = option(
-        "check: device that the model runs on", "auto", choices=("auto", "cpu", "cuda", "mps")
-    )
-    dtype: str = option(
-        "check: precision of the model",
-        "auto",
-        choices=("auto", "float32", "float16", "bfloat16"),
-    )
+    device: str = same_option(ModelOptions, "device")
+    dtype: str = same_option(ModelOptions, "dtype")
 
 
 @dataclass(kw_only=True)
