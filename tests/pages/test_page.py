@@ -296,6 +296,14 @@ def test_prompts_are_compared(colours: Any, colour_images: Path, tmp_path: Path)
     (run / "records.jsonl").write_text("")
     assert "does best" in outline(page_of([run], tmp_path / "page.html")).words
     assert "its records give 0" in check_page(tmp_path / "page.html").differing[0]
+    words[3] = str(tmp_path / "truth.csv")
+    names = sorted(path.name for path in colour_images.iterdir())[:2]
+    rows = ["filename,label", *(f"{name},{name[0]}" for name in names)]
+    (tmp_path / "truth.csv").write_text("\n".join(rows))
+    assert main(["prompts", str(colour_images), *words, "--out", str(run)]) == 0
+    told = outline(page_of([run], tmp_path / "page.html")).words
+    assert "does best: 100.0 % of 2 images" in told  # and not of all six
+    assert check_page(tmp_path / "page.html").differing == []
 
 
 def test_a_prompt_that_is_significantly_worse_has_a_colour_of_its_own(

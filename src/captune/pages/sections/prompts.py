@@ -17,14 +17,13 @@ _CHANGES = 12
 def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     """The first lines of the page: a sentence, and the headline number."""
     prompts, best = source.at("prompts"), source.at("best")
-    images = source.figure(count, "images")
     if best is None:
         same = [row["same_as_first"] for row in prompts[1:]]
         lowest = 1 + same.index(min(same))
         said = words(
             "{} were compared on {} images without a truth: the one that differs most from the"
             " first gives the same answer to {} of them.",
-            _counted(source), images,
+            _counted(source), source.figure(count, "images"),
             source.figure(percent, "prompts", lowest, "same_as_first"),
         )  # fmt: skip
         return said, None
@@ -33,7 +32,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     worse = [i for i, row in enumerate(prompts) if (row["p_holm"] or 0) < SIGNIFICANT and i != best]
     others = len(prompts) - 1 - len(worse)
     said = words("Of {} “{}” does best: {} of {} images.",
-                 _counted(source), name, accuracy, images)  # fmt: skip
+                 _counted(source), name, accuracy, source.figure(count, "scored"))  # fmt: skip
     if worse:
         losers = [
             words(
