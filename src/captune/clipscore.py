@@ -8,7 +8,6 @@ kept in the feature cache, and every different text once, whatever number of sco
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.errors import UserError
-from captune.features.cache import FeatureCache
+from captune.features.cache import cache_for
 from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
@@ -289,7 +288,7 @@ def clip_scores(
 
     options: the prefix, and how to encode. Raises what `encode_pairs` raises.
     """
-    with nullcontext() if options.no_cache else FeatureCache() as cache:
+    with cache_for(options) as cache:
         pairs = encode_pairs(
             metrics,
             candidates,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Lock, Thread
@@ -253,3 +253,8 @@ class BackgroundWriter:
                 self._cache.put_many(self._space, arrays)
             except Exception:  # a thread that died here would leave save() waiting for ever
                 logger.exception("features were not saved")
+
+
+def cache_for(options: Any) -> AbstractContextManager[FeatureCache | None]:
+    """The cache of a command, which `--no-cache` goes without."""
+    return nullcontext() if options.no_cache else FeatureCache()

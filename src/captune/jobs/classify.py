@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from captune.answer_files import check_ending, row_files, row_paths
 from captune.errors import UserError
-from captune.features.cache import FeatureCache
+from captune.features.cache import cache_for
 from captune.features.encode import none_readable
 from captune.files import whole_file
 from captune.images import Images, ImageSet, find_images
@@ -124,7 +124,7 @@ def run(
     _check_top5(options.top5, found)
     truth = known_truth(options.truth, found.images, labels, progress.message)
     with ExitStack() as stack:
-        cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
+        cache = stack.enter_context(cache_for(options))
         classifier = ZeroShotClassifier.from_options(
             options, labels=labels, model=model, cache=cache or False
         )

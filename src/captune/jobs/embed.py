@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 
 from captune.answer_files import in_utf8, parquet, parquet_writer, row_paths
 from captune.errors import UserError
-from captune.features.cache import FeatureCache
+from captune.features.cache import cache_for
 from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
 from captune.files import lines_of, read_text, whole_file
@@ -106,7 +105,7 @@ def run(
     model = kept_model(load_model, options)
     if texts is not None and model.text is None:
         raise UserError(f"{model.spec} has no text side, so it embeds images alone")
-    with nullcontext() if options.no_cache else FeatureCache() as cache:
+    with cache_for(options) as cache:
         if found is not None:
             how = Encoding.of(options, cache)
             images, features = encode_all(

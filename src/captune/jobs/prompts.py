@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from captune.answer_files import check_ending, row_files, row_paths
 from captune.errors import UserError
-from captune.features.cache import FeatureCache
+from captune.features.cache import cache_for
 from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Images, find_images
@@ -133,7 +132,7 @@ def run(
     found = find_images(options.images, limit=options.limit)
     truth = known_truth(options.truth, found.images, labels, progress.message)
     skipped = list(found.skipped)
-    with nullcontext() if options.no_cache else FeatureCache() as cache:
+    with cache_for(options) as cache:
         model = kept_model(load_image_text_model, options)
         images, image_features = encode_all(
             found.images, model, Encoding.of(options, cache), skipped=skipped, progress=progress

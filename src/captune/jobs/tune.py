@@ -16,7 +16,7 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from captune.captioning.training.run import built_in, requested, run_writer, tra
 from captune.captioning.training.setup import TrainingSetup, prepare
 from captune.captioning.training.state import with_config, write_config
 from captune.captioning.tuning import TUNING_METHODS
-from captune.features.cache import FeatureCache
+from captune.features.cache import cache_for
 from captune.jobs import Result, page_tables
 from captune.models.hub import silence_transformers
 from captune.options.codec import from_python
@@ -184,28 +184,21 @@ def run(
             for sentence in state.resumed(options):
                 say(sentence)
         stack.enter_context(silence_transformers())
-        cache = stack.enter_context(nullcontext() if options.no_cache else FeatureCache())
+        cache = stack.enter_context(cache_for(options))
         setup = prepare(options, inputs, settings, stack, cache, command, heard)
         _check_budget(setup)
+        smaller = {size: subset_setup(setup, size) for size in options.sizes[:-1]}
         if is_first:
-            for method in options.methods:
+            trainings = [(setup, method) for method in options.methods]
+            trainings += [(part, options.method) for part in smaller.values()]
+            for part, method in trainings:
                 state.begin(
-                    out / method,
-                    requested(setup, method),
+                    _folder(part, method),
+                    requested(part, method),
                     overwrite=options.overwrite,
                     say=say,
                 )
             write_config(options, out / "config.yaml")
-        process.wait_for_everyone()
-        smaller = {size: subset_setup(setup, size) for size in options.sizes[:-1]}
-        if is_first:
-            for part in smaller.values():
-                state.begin(
-                    _folder(part),
-                    requested(part, options.method),
-                    overwrite=options.overwrite,
-                    say=say,
-                )
         process.wait_for_everyone()
         points = {
             size: train_method(part, options.method, part.progress.message, stop)
@@ -225,7 +218,7 @@ def run(
             written={"run": out, "table": out / "table.csv"},
         )
         if smaller and is_first:
-            folders = {size: _folder(part) for size, part in smaller.items()}
+            folders = {size: _folder(part, options.method) for size, part in smaller.items()}
             points[len(setup.train)], folders[len(setup.train)] = methods[0], out / options.method
             result.curve = _curve(options, points, folders)
         if is_first:
@@ -272,9 +265,9 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
         run.metrics = result.figures() | {"leaked": len(setup.leaked)}
 
 
-def _folder(setup: TrainingSetup) -> Path:
+def _folder(setup: TrainingSetup, method: str) -> Path:
     assert setup.options.out is not None
-    return setup.options.out / setup.options.method
+    return setup.options.out / method
 
 
 def _curve(options: TuneOptions, tuned: dict[int, Tuned], folders: dict[int, Path]) -> Curve:
