@@ -313,9 +313,14 @@ def _with_verb(words: Sequence[str], command: str | None) -> list[str]:
     return [*words[:at], *verbs[: int(is_place)], *words[at:]]
 
 
-def _known_flags(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
+def parsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command."""
     commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return list(commands.choices[command]._option_string_actions) if command else []
+    return dict(commands.choices)
+
+
+def _known_flags(parser: argparse.ArgumentParser, command: str | None) -> list[str]:
+    return list(parsers_of(parser)[command]._option_string_actions) if command else []
 
 
 def _unknown_flags(

@@ -234,14 +234,13 @@ def _completion(arguments: argparse.Namespace) -> int:
         import shtab
     except ImportError:
         raise MissingExtra("making the script", "completion") from None
-    from captune.cli import build_parser
+    from captune.cli import build_parser, parsers_of
 
     parser = build_parser()
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    for command in commands.choices.values():
+    for command in parsers_of(parser).values():
         for action in command._actions:
             if names_a_path(action):
-                action.complete = shtab.FILE
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
     script = shtab.complete(parser, arguments.shell)
     if arguments.json:
         print_json("completion", shell=arguments.shell, script=script)

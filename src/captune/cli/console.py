@@ -174,7 +174,7 @@ class TerminalProgress:
         def tell() -> None:
             nonlocal told, at
             told, at = meter.done, time.monotonic()
-            say(json.dumps(meter.values()).replace("\x7f", r"\u007f"))
+            say(_json_line(meter.values()).rstrip("\n"))
 
         def advance(done: int, said: str = "", *, before: bool = False) -> None:
             meter.advance(done, said, before=before)

@@ -221,26 +221,12 @@ def run(
     found = _checked(options, prepared, found, each, progress)
     began = time.monotonic()
     with ExitStack() as stack:
-        journal = None
-        if options.out is not None:
-            asked = prepared.asked
-            if is_one_of_several:  # its run is not written anew
-                asked = {**asked, "--flag-below": options.flag_below}
-            journal = stack.enter_context(
-                CaptionJournal(options.out, asked, found.images, options.batch_size)
-            )
-            if journal.done:
-                progress.message(f"resuming after {journal.done:,} of {len(found.images):,} images")
+        asked = prepared.asked
+        if is_one_of_several:  # its run is not written anew
+            asked = {**asked, "--flag-below": options.flag_below}
+        journal = _open_journal(options, asked, found.images, stack, progress)
         done = journal.done if journal else 0
-        sidecars = None
-        if options.sidecar:
-            sidecars = Sidecars(
-                found.images,
-                done=done,
-                existing="overwrite" if options.overwrite else options.existing,
-                around=(options.prefix, options.suffix),
-                progress=progress,
-            )
+        sidecars = _open_sidecars(options, found.images, done, progress)
         others = options.out or options.predictions or options.to or each
         if sidecars is not None and sidecars.skips and not others:
             # nobody reads what would be said of the images that keep theirs
@@ -324,6 +310,31 @@ def _checked(
     if options.predictions is not None:
         check_predictions(options.predictions, found.images)
     return found
+
+
+def _open_journal(
+    options: CaptionOptions,
+    asked: dict[str, Any],
+    images: Sequence[ImageFile],
+    stack: ExitStack,
+    progress: Progress,
+) -> CaptionJournal | None:
+    if options.out is None:
+        return None
+    journal = stack.enter_context(CaptionJournal(options.out, asked, images, options.batch_size))
+    if journal.done:
+        progress.message(f"resuming after {journal.done:,} of {len(images):,} images")
+    return journal
+
+
+def _open_sidecars(
+    options: CaptionOptions, images: Sequence[ImageFile], done: int, progress: Progress
+) -> Sidecars | None:
+    if not options.sidecar:
+        return None
+    existing = "overwrite" if options.overwrite else options.existing
+    around = options.prefix, options.suffix
+    return Sidecars(images, done=done, existing=existing, around=around, progress=progress)
 
 
 def _sinks(
