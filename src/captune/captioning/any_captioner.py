@@ -42,9 +42,10 @@ from captune.captioning.generate import (
 from captune.captioning.rerank import Reranker, load_reranker, reranking_of
 from captune.captioning.tuned_vlm import described_tuned, load_tuned
 from captune.errors import UserError
+from captune.features.batching import AdaptiveBatches
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
-from captune.features.pipeline import AdaptiveBatches, Encoding
+from captune.features.pipeline import Encoding
 from captune.files import sha256_of
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoding_threads, hash_image, opened_image

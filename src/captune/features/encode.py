@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captune.errors import UserError
+from captune.features.batching import AdaptiveBatches
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
 from captune.features.pipeline import (
-    AdaptiveBatches,
     Encoding,
     ImageFeature,
     Told,

@@ -2,7 +2,6 @@
 
 An image goes through four stations: read and hashed (threads), looked up in the cache, decoded and
 transformed (threads), encoded (the caller's thread). Cached images and copies stop at the second.
-A batch that memory does not suffice for is halved.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, NotRequired, TypedDict, TypeVar, Unpack
+from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from captune.errors import UserError
+from captune.features.batching import AdaptiveBatches
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
 from captune.images import ImageFile, Skipped, UnreadableImage
@@ -38,8 +37,6 @@ _RECENT_BYTES = 2**26  # what they may take, and those in the window, where feat
 _KEPT_BYTES = 2**19  # a larger file is read again for decoding rather than kept meanwhile
 
 logger = logging.getLogger("captune")
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -358,53 +355,3 @@ def space_of(
     """Where features of `encoder` are kept."""
     dtype = str(encoder.dtype).removeprefix("torch.")
     return FeatureSpace(what, weights_id, preprocessing_id, dtype, f"torch-{encoder.device.type}")
-
-
-class AdaptiveBatches:
-    """Works through sequences in batches of at most `size`, which only ever becomes smaller."""
-
-    def __init__(self, size: int) -> None:
-        self.size = max(1, size)
-
-    def encode(
-        self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Tensor]
-    ) -> NDArray[Any]:
-        """`forward` of all items, [n, ...], as `each`."""
-        parts = self.each(items, lambda part: forward(part).numpy())
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def each(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Answer]) -> list[Answer]:
-        """`work` of all items, in as many pieces as memory asks for.
-
-        Raises UserError if not even one item fits.
-        """
-        parts: list[Answer] = []
-        done = 0
-        while done < len(items):
-            part = items[done : done + self.size]
-            try:
-                parts.append(work(part))
-                done += len(part)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise UserError(
-                        "not enough memory for a batch of one; take a smaller model, "
-                        "--dtype float16, or --device cpu"
-                    ) from error
-                self.size = len(part) // 2
-                logger.warning("out of memory: going on with batches of %d", self.size)
-            # after the except block, where the failed pass no longer holds its tensors
-            if self.size < len(part) and torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        return parts
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether that is what went wrong."""
-    # CUDA has a class for it; Apple's GPUs and the CPU say it in words.
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    message = str(error).lower()
-    return "out of memory" in message or "can't allocate memory" in message

@@ -1,5 +1,7 @@
 """Finds, reads and decodes images: the only place that touches image files.
 
+Images that cannot be read are named and skipped by `Prefetcher` in features/pipeline.py.
+
 What decodes is loaded when first used: who only asks for names waits for no imaging library.
 """
 

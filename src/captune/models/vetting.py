@@ -1,7 +1,7 @@
 """A model folder that somebody else may have made, looked through before a library reads it.
 
 A library is shown a folder of its own, with nothing in it but what was looked at. Whatever it then
-makes of that is a sentence about the folder.
+makes of that is a sentence about the folder. Weights in pickles are read by weights.py.
 """
 
 from __future__ import annotations

@@ -270,18 +270,18 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         if state["global_step"] >= self.total_steps:
             return True
         scored = {e["step"] for e in state["log_history"] if self.selected in e}
-        return state["global_step"] in scored and self.out_of_patience(state["log_history"])
+        return state["global_step"] in scored and self.should_stop_early(state["log_history"])
 
     def check_ended(self) -> None:
         """Raises Stopped where the training ended because it was asked to, and is not over."""
         done, total = self.state.global_step, self.total_steps
-        if self.stop() and done < total and not self.out_of_patience(self.state.log_history):
+        if self.stop() and done < total and not self.should_stop_early(self.state.log_history):
             raise Stopped(
                 f"stopped after {done:,} of {total:,} updates; {self.folder.parent} keeps the"
                 " checkpoint, and the same command resumes from there"
             )
 
-    def out_of_patience(self, log: Sequence[Mapping[str, Any]]) -> bool:
+    def should_stop_early(self, log: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the epochs since the best one are as many as granted, or worse by a test."""
         epochs = list({e["step"]: e for e in log if self.selected in e}.values())
         scores = [float(epoch[self.selected]) for epoch in epochs]
@@ -356,8 +356,8 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         self._last_loss = f"loss {loss:.3f}"
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Stop where `out_of_patience`."""
-        if self.out_of_patience(state.log_history):
+        """Stop where `should_stop_early`."""
+        if self.should_stop_early(state.log_history):
             control.should_training_stop = True
 
 
