@@ -52,8 +52,9 @@ def test_search_that_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["fetch", "lightning"], "lightning"),
         (["list", "lite"], "captune models fetch SPEC"),
         (["--from", "here"], "captune models fetch SPEC"),
-        (["check"], "captune models check SPEC"),
-        (["check", "lite", "--decoder"], "check takes a SPEC"),
+        (["check"], "captune models check hf:OWNER/NAME"),
+        (["check", "lite"], "name a captioner of transformers"),
+        (["check", "hf:a/b", "--decoder"], "check takes a SPEC"),
         (["fetch", "lite", "--prompt", "a"], "are for captune models check SPEC"),
     ],
 )

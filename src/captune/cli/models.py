@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -127,9 +128,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from captune.tables import Column, Table
 
     spec = arguments.spec
-    if spec is None:
+    is_folder = spec is not None and os.path.isdir(spec)  # noqa: PTH112  # pathlib's raises for a long name
+    if spec is None or not (is_folder or spec.startswith("hf:")):
         raise UserError(
-            "check what? write: captune models check SPEC, with a captioner of transformers"
+            "check what? name a captioner of transformers: captune models check hf:OWNER/NAME, or"
+            " its folder"
         )
     if arguments.from_ or arguments.decoder or arguments.captioner or arguments.search:
         raise UserError("check takes a SPEC, --prompt, --device and --dtype")
