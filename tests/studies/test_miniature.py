@@ -127,6 +127,8 @@ def test_what_is_done_is_not_done_again(
     assert times == {
         path: path.stat().st_mtime_ns for path in done.out.rglob("*") if path.is_file()
     }
+    assert main([*done.words, "--only", "classify"]) == 0
+    assert "1 of 1 step done before" in "".join(capsys.readouterr())
     # a run that is lost is made again, and so is all that stands on it
     (done.out / "score-lora" / "run.json").unlink()
     printed = done.again(capsys)

@@ -32,7 +32,7 @@ from captune.options.tuning import TuneOptions
 from captune.runs import read_run
 from captune.studies import Step, Study, read_study
 from captune.tables import as_typed
-from captune.text import counted, duration
+from captune.text import counted, duration, part_of
 from captune_metrics.display import printable
 
 _ANYWHERE = ("--json", "--offline", "--debug")
@@ -319,13 +319,13 @@ def _announce(plan: StudyPlan, tell: Callable[..., None]) -> None:
     left = [task for task in plan.tasks() if not plan.is_done(task)]
     tell(plan.study.about)
     if not left:
-        tell(f"all {len(plan.asked)} steps were done before")
+        tell(f"{part_of(len(plan.asked), len(plan.asked), 'step')} done before")
         return
     gflops = speed()
     expected = seconds_of(plan, left, gflops)
     longest = max(expected, key=expected.__getitem__)
     tell(
-        f"{len(left)} of {len(plan.asked)} steps are left: about"
+        f"{part_of(len(left), len(plan.asked), 'step')} to do: about"
         f" {duration(sum(expected.values()))} at {gflops:,.0f} GFLOP/s, most of it {longest}"
         f" ({duration(expected[longest])}); right to a factor of two or three"
     )
