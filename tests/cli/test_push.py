@@ -37,6 +37,7 @@ from captune.errors import UserError
 from captune.jobs.push import plan
 from captune.options.pages import PushOptions
 from captune.options.tuning import TuneOptions
+from captune.runs.reader import METRICS
 
 REPO = "me/harbour"
 MODEL = f"hf:{REPO}"
@@ -227,6 +228,23 @@ def test_what_would_be_sent_is_written_and_nothing_is_sent(
     printed = capsys.readouterr().out
     assert "nothing was sent; captune push without --to sends these files" in printed
     assert len(hub.requests) == asked
+
+
+def test_a_captioner_that_is_not_usable_is_sent_with_a_warning(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "the captions do not depend on the image, as that of x.jpg"
+    finding = {"about": "image dependence", "figure": 0.0, "sentence": why, "wrong": True}
+    metrics = json.loads((tuned / "lora" / METRICS).read_text())
+    metrics["tuned"]["findings"] = [finding | {"is_fatal": True}]
+    (tuned / "lora" / METRICS).write_text(json.dumps(metrics))
+    assert main(["push", str(tuned), REPO, "--to", str(tmp_path / "draft")]) == 0
+    assert f"lora is not usable: {why}" in capsys.readouterr().out
+    planned = plan(PushOptions(run=tuned, repo=REPO, to=tmp_path / "other"))
+    assert f"lora is not usable: {why}" in planned.described()
+    assert "It is **not usable**, whatever these figures are" in planned.card
+    assert "| image dependence | 0.000 | a fatal problem |" in planned.card
+    assert "x.jpg" not in planned.card
 
 
 def test_what_cannot_be_sent_is_one_sentence(tuned: Path, tmp_path: Path) -> None:

@@ -67,12 +67,16 @@ _TOLD = (
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What will be sent. files: name on the hub -> its content, or the file that has it."""
+    """What will be sent. files: name on the hub -> its content, or the file that has it.
+
+    unusable: why no score of it means anything, a sentence each; nobody else is told captions.
+    """
 
     repo: str
     files: Mapping[str, bytes | Path]
     private: bool
     method: str
+    unusable: Sequence[str]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -93,7 +97,12 @@ class PushPlan:
         """What will leave this machine, a line each."""
         who = "only you can see" if self.private else "everybody can see"
         lines = [f"these files leave this machine for {self.repo} on the hub, which {who}:"]
-        return [*lines, *(f"  {name}  {file_size(size)}" for name, size in self.sizes.items())]
+        lines += [f"  {name}  {file_size(size)}" for name, size in self.sizes.items()]
+        return lines + self.warnings()
+
+    def warnings(self) -> list[str]:
+        """That it is not usable, where it is not."""
+        return [f"{self.method} is not usable: {one_line(why)}" for why in self.unusable]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -124,7 +133,8 @@ class PushResult(Result):
     def sentences(self) -> list[str]:
         """Where it is, and how it is loaded."""
         if self.url is None:
-            return [f"nothing was sent; captune push without --to sends these files to {self.repo}"]
+            how = f"captune push without --to sends these files to {self.repo}"
+            return [*self.notes, f"nothing was sent; {how}"]
         who = "only you can see it" if self.private else "everybody can see it"
         return [f"{self.url} ({who})", f"captune caption images/ --model hf:{self.repo}"]
 
@@ -155,6 +165,7 @@ def _send(options: PushOptions) -> PushResult:
     if options.to is not None:
         _write(planned, options.to)
         return PushResult(
+            notes=planned.warnings(),
             written={"run": options.run, "files": options.to},
             repo=options.repo,
             method=planned.method,
@@ -230,7 +241,8 @@ def plan(options: PushOptions) -> PushPlan:
     ):
         if beside is not None:
             files[name] = text_beside(beside).encode()
-    return PushPlan(options.repo, files, not options.public, recipe.method.name)
+    is_private, method = not options.public, recipe.method.name
+    return PushPlan(options.repo, files, is_private, method, metrics.tuned.unusable)
 
 
 def _refuse_links(place: Path, run: Path) -> None:
@@ -361,8 +373,14 @@ def _body(
     ]
     columns = [Column("metric"), Column("figure", number=True), Column("recipe")]
     yield _table(columns, figures)
+    if tuned.unusable:
+        yield "It is **not usable**, whatever these figures are: see the checks."
     checks = [
-        [one_line(one.about), score(one.figure), "a problem" if one.wrong else "fine"]
+        [
+            one_line(one.about),
+            score(one.figure),
+            "a fatal problem" if one.is_fatal else "a problem" if one.wrong else "fine",
+        ]
         for one in tuned.findings
     ]
     if checks:
