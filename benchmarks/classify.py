@@ -8,6 +8,7 @@ The ways take turns on chunks of the images, in an order that rotates, and every
 within one chunk: what else the machine does in the meantime hits all of them. Models are loaded and
 captune's and open_clip's prompts are encoded beforehand; the pipeline cannot (it encodes them with
 each batch). Reading, hashing, decoding, the forward pass, scoring and saving to the cache count.
+Where the processor multiplies bfloat16 in hardware, captune runs with --dtype bfloat16, too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import pipeline
 
 from captune.features.cache import FeatureCache
+from captune.models.devices import has_bfloat16_units
+from captune.models.encoders import ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.zeroshot.classifier import ZeroShotClassifier
 from limits import matmul_gflops, measured, timed
@@ -97,6 +100,14 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
             ways.append(
                 ("pipeline, batch 1", partial(contenders.pipeline, part[:at_one], 1), at_one)
             )
+        if contenders.halved is not None:
+            ways.append(
+                (
+                    "captune, cold, --dtype bfloat16",
+                    partial(contenders.captune, part, halved=True),
+                    len(part),
+                )
+            )
         turn = number % len(ways)
         for name, run, number_of_images in ways[turn:] + ways[:turn]:
             seconds = timed(run)[1]
@@ -122,6 +133,7 @@ def measure(folder: Path, plan: Plan) -> dict[str, Any]:
         "matmul_gflops": peak,
         "bare_gflops": bare * GFLOP_PER_IMAGE,
         "largest_logit_difference": agreement,
+        "bfloat16_off_by": contenders.moved(images[:at_eight]),
         "labels": label_scaling(contenders, images, plan.label_rounds),
     }
 
@@ -141,6 +153,10 @@ class Contenders:
         self.classifier, self.preparation["captune: 100 prompts"] = timed(
             lambda: self.classifier_of(self.labels, self.cache)
         )
+        self.halved: ZeroShotClassifier | None = None
+        if has_bfloat16_units():
+            halved = load_image_text_model(spec, device="cpu", dtype="bfloat16")
+            self.halved = self.classifier_of(self.labels, self.cache, halved)
         (self.peer, _, self.preprocess), self.preparation["open_clip: load"] = timed(
             lambda: open_clip.create_model_and_transforms(NAME, pretrained=str(file))
         )
@@ -157,11 +173,14 @@ class Contenders:
                 self.peer.encode_image(warm_up)
 
     def classifier_of(
-        self, labels: Sequence[str], cache: FeatureCache | bool
+        self,
+        labels: Sequence[str],
+        cache: FeatureCache | bool,
+        model: ImageTextModel | None = None,
     ) -> ZeroShotClassifier:
-        """captune's classifier over one loaded model."""
+        """captune's classifier over a loaded model: the one in float32 if no other is given."""
         return ZeroShotClassifier(
-            labels, model=self.model, prompts=[TEMPLATE], batch_size=BATCH, cache=cache
+            labels, model=model or self.model, prompts=[TEMPLATE], batch_size=BATCH, cache=cache
         )
 
     def bare_forward(self, paths: Sequence[Path]) -> Callable[[], None]:
@@ -177,9 +196,10 @@ class Contenders:
 
         return run
 
-    def captune(self, paths: Sequence[Path]) -> list[str]:
-        """The three lines of captune's README."""
-        return [prediction.label for prediction in self.classifier.classify(paths)]
+    def captune(self, paths: Sequence[Path], *, halved: bool = False) -> list[str]:
+        """The three lines of captune's README. halved: in bfloat16."""
+        classifier = self.halved if halved and self.halved else self.classifier
+        return [prediction.label for prediction in classifier.classify(paths)]
 
     def open_clip_loop(self, paths: Sequence[Path]) -> list[str]:
         """As open_clip's own evaluation: its preprocessing in DataLoader workers, one a core."""
@@ -203,6 +223,15 @@ class Contenders:
             batch_size=batch_size,
         )
         return [answer[0]["label"] for answer in answers]
+
+    def moved(self, paths: Sequence[Path]) -> float | None:
+        """How far features in bfloat16 are off those in float32, of their length: the mean."""
+        if self.halved is None:
+            return None
+        transform = self.model.image.transform
+        pixels = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+        own, halved = (m.image.encode(pixels).float() for m in (self.model, self.halved.model))
+        return float(((own - halved).norm(dim=1) / own.norm(dim=1)).mean())
 
     def agreement(self, paths: Sequence[Path]) -> float:
         """Largest difference of a logit between captune and transformers' model."""
@@ -306,6 +335,8 @@ def show(result: dict[str, Any]) -> None:
         f"The pipeline ran on {result['pipeline_subset_per_round']} images a round. captune's and "
         f"transformers' logits differ by at most {result['largest_logit_difference']:.1e}."
     )
+    if result["bfloat16_off_by"] is not None:
+        print(f"Features in bfloat16 are off by {result['bfloat16_off_by']:.1%} of their length.")
     labels = result["labels"]
     low, high = labels["interval_ms"]
     print(
