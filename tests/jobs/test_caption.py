@@ -228,6 +228,7 @@ def test_other_options_do_not_go_on(
         ({"beam": 3}, "was started there with --beam 2, and this one has 3"),
         ({"max_tokens": 9}, "--max-tokens 8"),
         ({"batch_size": 5}, "--batch-size 4"),
+        ({"limit": 9}, "was started there with --limit 0, and this one has 9"),
     ):
         with pytest.raises(UserError, match=match):
             captioned(images, model, out=out, **more)

@@ -221,9 +221,9 @@ def run(
     found = _checked(options, prepared, found, each, progress)
     began = time.monotonic()
     with ExitStack() as stack:
-        asked = prepared.asked
-        if is_one_of_several:  # its run is not written anew
-            asked = {**asked, "--flag-below": options.flag_below}
+        asked = {**prepared.asked, "--limit": options.limit}
+        if is_one_of_several:  # its run is not written anew, and what is done stays for more images
+            asked = {**prepared.asked, "--flag-below": options.flag_below}
         journal = _open_journal(options, asked, found.images, stack, progress)
         done = journal.done if journal else 0
         sidecars = _open_sidecars(options, found.images, done, progress)
