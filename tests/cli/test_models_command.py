@@ -54,8 +54,10 @@ def test_search_that_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", "here"], "captune models fetch SPEC"),
         (["check"], "captune models check hf:OWNER/NAME"),
         (["check", "lite"], "name a captioner of transformers"),
-        (["check", "hf:a/b", "--decoder"], "check takes a SPEC"),
-        (["fetch", "lite", "--prompt", "a"], "are for captune models check SPEC"),
+        (["check", "hf:a/b", "--decoder"], "--decoder is for captune models fetch SPEC"),
+        (["fetch", "lite", "--prompt", "a"], "--prompt is for captune models check SPEC"),
+        (["fetch", "lite", "--search", "a"], "--search is for captune models list"),
+        (["check", "hf:a/b", "--all"], "--all is for captune models list"),
     ],
 )
 def test_mistakes_are_one_sentence(

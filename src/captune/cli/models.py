@@ -15,21 +15,28 @@ if TYPE_CHECKING:
     from captune.tables import Table
 
 
+_TAKES = {
+    "list": ("search", "all"),
+    "fetch": ("from_", "decoder", "captioner"),
+    "check": ("prompt", "device", "dtype"),
+}
 _COLUMNS = ("model", "sides", "licence", "download", "needs", "here", "")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """List, fetch or check."""
+    for action, names in _TAKES.items():
+        for name in names if action != arguments.action else ():
+            if getattr(arguments, name) not in (None, False, "auto"):
+                word = "" if action == "list" else " SPEC"
+                flag = name.strip("_")
+                raise UserError(f"--{flag} is for captune models {action}{word}")
     if arguments.action == "check":
         return _check(arguments)
-    if arguments.prompt is not None or {arguments.device, arguments.dtype} != {"auto"}:
-        raise UserError("--prompt, --device and --dtype are for captune models check SPEC")
     if arguments.action == "fetch":
         return _fetch(arguments)
-    if arguments.spec is not None or arguments.from_ is not None or arguments.decoder:
-        raise UserError(
-            "list takes no SPEC, --from or --decoder; to fetch write: captune models fetch SPEC"
-        )
+    if arguments.spec is not None:
+        raise UserError("list takes no SPEC; to fetch write: captune models fetch SPEC")
     return _list(arguments)
 
 
@@ -134,8 +141,6 @@ def _check(arguments: argparse.Namespace) -> int:
             "check what? name a captioner of transformers: captune models check hf:OWNER/NAME, or"
             " its folder"
         )
-    if arguments.from_ or arguments.decoder or arguments.captioner or arguments.search:
-        raise UserError("check takes a SPEC, --prompt, --device and --dtype")
     vlm = load_vlm(vlm_folder(spec), spec, device=arguments.device, dtype=arguments.dtype)
     note(f"{spec}: a {vlm.family} on {vlm.device}, {vlm.model.dtype}", quiet=arguments.json)
     answers: dict[str, str] = {}
