@@ -54,6 +54,7 @@ def test_search_that_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", "here"], "captune models fetch SPEC"),
         (["check"], "captune models check hf:OWNER/NAME"),
         (["check", "lite"], "name a captioner of transformers"),
+        (["check", "hf:a/b"], "captune models fetch hf:a/b --captioner"),
         (["check", "hf:a/b", "--decoder"], "--decoder is for captune models fetch SPEC"),
         (["fetch", "lite", "--prompt", "a"], "--prompt is for captune models check SPEC"),
         (["fetch", "lite", "--search", "a"], "--search is for captune models list"),

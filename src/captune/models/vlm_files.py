@@ -67,7 +67,9 @@ def vlm_folder(model: str) -> Path:
     if spec.folder is not None:
         return spec.folder
     repo = str(spec.repo)
-    return hub.repository(repo, lambda names: vlm_files(names, repo), model)
+    return hub.repository(
+        repo, lambda names: vlm_files(names, repo), model, fetch_option=" --captioner"
+    )
 
 
 def load_vlm(
