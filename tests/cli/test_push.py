@@ -116,6 +116,7 @@ def test_a_captioner_is_sent_and_loaded_again(
     assert [one["type"] for one in results["metrics"]] == ["cider", "bleu_4", "clipscore"]
     assert f"--model {MODEL} --encoder FOLDER/places --decoder FOLDER/decoder-llama" in card
     assert "| attention | 0.500 | a problem |" in card
+    assert "| frozen part | used as | weights | licence |" in card
     assert "@software{captune," in card
 
     use_encoder(monkeypatch)
@@ -300,7 +301,7 @@ def test_a_run_of_somebody_else_writes_nothing_into_the_card_but_its_words(
         for name in ("run.json", "metrics.json", "config.json")
     )
     about["versions"] = {EVIL: EVIL}
-    about["models"] = [{"spec": EVIL, "weights_id": EVIL, "licence": EVIL}]
+    about["models"] = [{"spec": EVIL, "weights_id": EVIL, "licence": EVIL, "decoder_id": EVIL}]
     about["options"] |= {"objective": EVIL, "set": [EVIL], "select": EVIL}
     one = metrics["tuned"]
     one["method"] = EVIL
@@ -321,6 +322,7 @@ def test_a_run_of_somebody_else_writes_nothing_into_the_card_but_its_words(
     outside = "".join(body.split("```")[::2])
     assert not re.search(r"(?<!\\)(<script|\]\(http://evil)", outside)
     assert "'FOLDER/evil.example) $(id)'" in body  # a shell runs none of it
+    assert " | language model | " in body  # by which parts of one name are told apart
 
 
 def test_no_link_sends_a_file_that_lies_elsewhere(

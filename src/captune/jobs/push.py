@@ -48,6 +48,7 @@ from captune.models import hub
 from captune.models.load import MIRRORED, backends
 from captune.options.codec import from_python
 from captune.options.pages import PushOptions
+from captune.pages.page import used_as
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
 from captune.runs.metrics import Reranking, Tuned, TuneMetrics
@@ -354,11 +355,11 @@ def _body(
     yield "## What it is made of"
     models = [one for one in found.about["models"] if "bridge" not in one]
     rows = [
-        [_shareable(str(one.get("spec"))), str(one.get("weights_id")), str(one.get("licence"))]
+        [_shareable(str(one.get("spec"))), used_as(one), one.get("weights_id"), one.get("licence")]
         for one in models
     ]
-    columns = [Column("frozen part"), Column("weights"), Column("licence")]
-    yield _table(columns, [[one_line(text) for text in row] for row in rows])
+    columns = [*map(Column, ("frozen part", "used as", "weights", "licence"))]
+    yield _table(columns, [[one_line(str(text)) for text in row] for row in rows])
     trained = " and ".join(map(in_markdown, _trained_parts(tuned, recipe)))
     yield f"Trained: {trained}, {tuned.parameters:,} parameters, in float32 (safetensors)."
     stated = f"`{options.licence}`" if options.licence else "not stated by who trained it"

@@ -353,13 +353,13 @@ def _models(runs: RunSet) -> list[Table]:
             if isinstance(model, Mapping):
                 spec, weights = str(model.get("spec")), str(model.get("weights_id"))
                 others = (model.get(key) or "" for key in ("preprocessing_id", "licence"))
-                row = [one_line(str(text)) for text in (spec, _used_as(model), weights, *others)]
+                row = [one_line(str(text)) for text in (spec, used_as(model), weights, *others)]
                 found.setdefault((spec, weights), row)
     titles = "model, used as, weights*, preprocessing*, licence"
     return [_texts("models", "Models", titles, list(found.values()))] if found else []
 
 
-def _used_as(model: Mapping[str, Any]) -> str:
+def used_as(model: Mapping[str, Any]) -> str:
     """What tells models of one name apart."""
     if "bridge" in model or "family" in model:
         return "captioner"
