@@ -303,7 +303,7 @@ def _compared(
         images=len(of_image),
         captioners=dict(figures),
         alike=alike,
-        verdict=[f"All say the same of {alike:,} of {counted(len(of_image), 'image')}"],
+        verdict=[f"The captions are the same for {alike:,} of {counted(len(of_image), 'image')}"],
         skipped=list(skipped),
     )
 
