@@ -28,7 +28,7 @@ from captune.scoring.score import (
     small_sample_note,
 )
 from captune.tables import Table, write_csv
-from captune.text import part_of
+from captune.text import part_of, signed
 
 _SHOWN = 3  # images on either side that a person reads on a terminal
 
@@ -216,7 +216,7 @@ def _write_csv(path: Path, comparison: Comparison, *, raw: bool) -> None:
 
 
 def _image_lines(item: ImageDifference) -> Iterator[str]:
-    yield f"  {item.image}  {item.difference:+.3f}"
+    yield f"  {item.image}  {signed(item.difference)}"
     for side, one in (("A", item.a), ("B", item.b)):
         yield f"    {side} {one.score:7.3f}  {one.caption.strip() or '(empty)'}"
     if item.references:

@@ -102,12 +102,15 @@ class RunSource:
 
     @property
     def images(self) -> int:
-        """How many images the run tells of: of a leaderboard, those that it reports on."""
+        """How many images the run tells of.
+
+        Of a tune those that it trained on, of a leaderboard those that it reports on.
+        """
         if self.run.kind == "faithful":
             reported = self.run.typed_metrics(FaithfulMetrics).stages.reporting
             if reported is not None:
                 return reported
-        return int(self.run.metrics.get("images") or 0)
+        return int(self.run.metrics.get("trained_on") or self.run.metrics.get("images") or 0)
 
     @property
     def is_unusable(self) -> bool:

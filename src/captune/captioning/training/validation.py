@@ -28,7 +28,7 @@ from captune.features.pipeline import Encoding
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
 from captune.runs.metrics import Finding
-from captune.text import as_sentence, percent
+from captune.text import as_sentence, percent, signed
 from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
 from captune_metrics.corpus import Corpus
@@ -298,7 +298,7 @@ def image_dependence(
     blind = not low > 0
     said = (
         f"CIDEr {right.corpus:.3f} with the right images, {other.corpus:.3f} with those of others"
-        f" (gain {gain.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}, {size:,} images)"
+        f" (gain {signed(gain.difference)}, 95 % {signed(low)} to {signed(high)}, {size:,} images)"
     )
     if low == high == 0:
         said = (
