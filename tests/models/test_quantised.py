@@ -78,14 +78,18 @@ def test_a_run_says_so_and_draws_maps(twins: Any, images: Path, tmp_path: Path) 
 
 
 @needs_it
-def test_a_quantised_captioner_is_tuned(twins: Any, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_quantised_captioner_is_tuned(
+    dtype: str, twins: Any, images: Path, tmp_path: Path
+) -> None:
     twin = twins("qwen2-vl")
     folder = saved(loaded(images, twin, quantise="4bit"), tmp_path / "quantised", twin)
     written = tmp_path / "captions.json"
     written.write_text(json.dumps({str(number): "a red dog" for number in range(3)}))
     tuned = captune.tune(
         images, captions=written, val_captions=written, start=str(folder), method="lora",
-        epochs=1, max_tokens=8, score_model="none", device="cpu", out=tmp_path / "tuned",
+        epochs=1, max_tokens=8, score_model="none", device="cpu", dtype=dtype,
+        out=tmp_path / "tuned",
     )  # fmt: skip
     assert tuned.images == 3
     assert len(captune.caption(images, model=tmp_path / "tuned", max_tokens=4, device="cpu")) == 3

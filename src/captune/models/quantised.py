@@ -91,6 +91,22 @@ def keep_unpacked(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def cast_unquantised(model: nn.Module, dtype: torch.dtype) -> None:
+    """What is not quantised, in `dtype`.
+
+    Of weights that were quantised before, transformers casts biases and leaves the rest as the file
+    has it, and norms refuse two precisions.
+    """
+    kept = {
+        name
+        for names in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+        for name in getattr(model, names, None) or ()
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not kept & set(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
+
+
 def how_to_load(
     config: dict[str, Any], quantise: str | None, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:

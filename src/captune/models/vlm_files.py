@@ -19,7 +19,12 @@ from captune.models import hub, vetting
 from captune.models.devices import resolve_device, resolve_dtype
 from captune.models.load import parse_spec
 from captune.models.preprocessing import PROCESSOR_FILES, check_pixels
-from captune.models.quantised import check_stated, how_to_load, keep_unpacked
+from captune.models.quantised import (
+    cast_unquantised,
+    check_stated,
+    how_to_load,
+    keep_unpacked,
+)
 from captune.models.tokenizers import choose_tokenizer, tokenizer_files, vetted_tokenizer
 from captune.models.vlm import VLM
 from captune.models.weights import (
@@ -108,6 +113,8 @@ def load_vlm(
         config.return_dict = True
         model = checkpoint.build(AutoModelForImageTextToText, place, config, kind, **how)
         keep_unpacked(model)
+        if how:
+            cast_unquantised(model, computed)
         checkpoint.require_finite(model)
         with vetting.library_errors(f"{shown}: transformers cannot read its processor", place):
             processor, tokenizer = _processor(place)
