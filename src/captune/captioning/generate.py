@@ -1,7 +1,8 @@
 """How captions are generated: greedily, by beam search or by sampling, in batches of images.
 
 The search itself is transformers' `generate`. `generate` and `sample` are methods of CaptionModel;
-a captioner of transformers searches in `VLM.written` (models/vlm.py). A caption ends with the
+samples are for learning by reward. A captioner of transformers searches, or draws at a
+`--temperature`, in `VLM.written` (models/vlm.py). A caption ends with the
 decoder's end token, or at `max_tokens`.
 """
 

@@ -44,7 +44,7 @@ class AdaptiveBatches:
                 parts.append(work(part))
                 done += len(part)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(part) == 1:
                     raise UserError(
@@ -59,7 +59,7 @@ class AdaptiveBatches:
         return parts
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether that is what went wrong."""
     # CUDA has a class for it; Apple's GPUs and the CPU say it in words.
     if isinstance(error, torch.OutOfMemoryError):

@@ -1,6 +1,7 @@
 """Finds, reads and decodes images: the only place that touches image files.
 
-Images that cannot be read are named and skipped by `Prefetcher` in features/pipeline.py.
+Images that cannot be read are named and skipped by `Prefetcher` in features/pipeline.py, for a
+captioner of transformers by `AnyCaptioner.read`.
 
 What decodes is loaded when first used: who only asks for names waits for no imaging library.
 """

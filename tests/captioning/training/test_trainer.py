@@ -172,6 +172,25 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
     assert complete_checkpoints(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    ("size", "way"),
+    [(7, "--batch-size 4 --accumulate 4 makes the same updates"), (1, "take a smaller model")],
+)
+def test_out_of_memory_says_what_takes_less(
+    size: int, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = captioner_of()
+
+    def full(*inputs: Any, **named: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(captioner, "forward", full)
+    with pytest.raises(
+        UserError, match=f"not enough memory to train with batches of {size}; {way}"
+    ):
+        run(captioner, toy_data(), tmp_path, options(batch_size=size, accumulate=2))
+
+
 def test_accumulated_batches_are_one_update(tmp_path: Path) -> None:
     asked = options(epochs=2, batch_size=6, accumulate=5, label_smoothing=0.1)
     history, bar = run(captioner_of("adapter"), toy_data(), tmp_path, asked)

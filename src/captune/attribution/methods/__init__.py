@@ -1,7 +1,7 @@
 """How a map is made. One file per method; a third party's by entry point.
 
 Adding one is adding a file here that ends in `METHOD = MyMethod()`, or an entry point of the group
-`captune.explain`.
+`captune.explain`. Maps for a class, the nearest to Grad-CAM, are in attribution/classes.py.
 
     explain.json    beside a captioner's config.json: its default map, that `captune faithful` found
                     to be the most faithful, with the figures and the sentence it was chosen by

@@ -1,5 +1,7 @@
 """Relevance by Chefer's rules (Chefer, Gur, Wolf 2021, eq. 5-10), through bridge and decoder.
 
+It is attention rollout, with each head weighted by its gradient.
+
 R_qq tells how much of each text position every other one has taken in, R_qi how much of each image
 token. They begin as the identity and as nothing; each block, in its order, adds
     self-attention      R_qi += A R_qi,  R_qq += A R_qq                          (eq. 6, 7)

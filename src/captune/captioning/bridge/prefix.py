@@ -47,7 +47,7 @@ class SoftPrefix(Bridge):
         return ImageStates(len(grid), soft_tokens=self.start + self.pooling(grid))
 
     def attach(self, parts: DecoderParts, context: Context) -> list[RemovableHandle]:
-        """Nothing: the captioner puts soft tokens before the text."""
+        """Nothing: `CaptionModel.inputs` puts soft tokens before the text."""
         return []
 
     @classmethod

@@ -37,6 +37,7 @@ from captune.captioning.training.step import (
 )
 from captune.captioning.training.validation import EACH
 from captune.errors import Stopped, UserError
+from captune.features.batching import is_out_of_memory
 from captune.models.devices import attention_kernel, resolve_precision
 from captune.models.quantised import importing_bitsandbytes
 from captune.options.tuning import TuneOptions
@@ -87,7 +88,7 @@ def train(
     options.select is among them, and its values of each image are EACH, a list, where
     options.stop_when_worse asks for them.
     stop: asked after each update; once it says so, a checkpoint is written and the training ends.
-    Raises UserError where the loss is no number any more, and Stopped.
+    Raises UserError where the loss is no number any more or memory does not suffice, and Stopped.
     """
     with _reporting(options, folder.parent):
         trainer = CaptionTrainer(model, data, options, folder, score, stop)
@@ -99,10 +100,28 @@ def train(
                 trainer.advance = advance
                 if last is not None:
                     advance(round(total * last / max(1, trainer.total_steps)), before=True)
-                with attention_kernel(model.decoder.device):
+                with attention_kernel(model.decoder.device), _within_memory(options):
                     trainer.train(resume_from_checkpoint=None if last is None else str(found[last]))
             trainer.check_ended()
     return _finished(model, trainer, folder)
+
+
+@contextmanager
+def _within_memory(options: TuneOptions) -> Iterator[None]:
+    """Raises UserError where memory does not suffice within."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        size = options.batch_size
+        less = (
+            f"--batch-size {math.ceil(size / 2)} --accumulate {options.accumulate * 2} makes the"
+            " same updates with less"
+            if size > 1
+            else "take a smaller model, or --device cpu"
+        )
+        raise UserError(f"not enough memory to train with batches of {size}; {less}") from error
 
 
 @contextmanager

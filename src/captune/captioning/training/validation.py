@@ -1,4 +1,7 @@
-"""Captions for validation images and how good they are, while training and after it."""
+"""Captions for validation images and how good they are, while training and after it.
+
+`trainer.py` chooses the epoch by them, and stops early.
+"""
 
 from __future__ import annotations
 
