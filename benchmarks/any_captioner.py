@@ -178,7 +178,7 @@ def taken(count: int, model: Any, work: Callable[[], object]) -> Taken:
 
 
 def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> Taken:
-    from captune.captioning.any_captioner import AnyCaptioner, prepare
+    from captune.captioning.any_captioner import AnyCaptioner, prepare_captioner
     from captune.captioning.generate import GenerationSettings
     from captune.features.cache import FeatureCache
     from captune.features.pipeline import Encoding
@@ -198,7 +198,7 @@ def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> Take
         dtype="float32",
         quantise=bits if bits.endswith("bit") else None,
     )
-    captioner = prepare(options).load()
+    captioner = prepare_captioner(options).load()
     assert isinstance(captioner, AnyCaptioner)
     model = captioner.vlm.model
 
@@ -220,13 +220,15 @@ def maps(way: str, folder: Path, path: Path, masks: int) -> Taken:
 
     from captune.attribution.masking import blurred, pixel_masking, token_masking
     from captune.attribution.vlm_image import any_captioned_images, reader_in
-    from captune.captioning.any_captioner import AnyCaptioner, prepare
+    from captune.captioning.any_captioner import AnyCaptioner, prepare_captioner
     from captune.captioning.generate import GenerationSettings
     from captune.images import ImageFile, open_image
     from captune.models.vlm import padded
     from captune.options.captioning import CaptionOptions
 
-    captioner = prepare(CaptionOptions(images=["x"], model=str(folder), device="cpu")).load()
+    captioner = prepare_captioner(
+        CaptionOptions(images=["x"], model=str(folder), device="cpu")
+    ).load()
     assert isinstance(captioner, AnyCaptioner)
     said = "a big red dog runs on the blue sea on a cat"
     (one,) = any_captioned_images(

@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from captune.threads import SETTINGS
+from captune.threads import VARIABLES
 from limits import in_turn
 from metric_contenders import made_up
 from synthetic import write_images
@@ -110,7 +110,7 @@ def measure(
 
 def run(words: list[str], settings: dict[str, str]) -> float:
     """Seconds of a whole process; settings: all that its environment says of threads."""
-    left_out = (*SETTINGS, "PYTHONDONTWRITEBYTECODE")  # users keep compiled files
+    left_out = (*VARIABLES, "PYTHONDONTWRITEBYTECODE")  # users keep compiled files
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     start = time.perf_counter()
     subprocess.run(

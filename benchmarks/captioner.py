@@ -48,7 +48,7 @@ from captune.captioning.model import IGNORED
 from captune.captioning.settings import CONFIG, checkpoint_folder
 from captune.captioning.training.batches import Grids
 from captune.captioning.training.validation import (
-    IMAGES,
+    CAPTIONED_AT_ONCE,
     Captioned,
     ValidationSet,
     deranged,
@@ -251,9 +251,11 @@ def written_by(
     tags: dict[str, list[int]] | None = None
     if tagger is not None:
         tags = {}
-        for start in range(0, len(val), IMAGES):
-            keys = val.keys[start : start + IMAGES]
-            ids = tagger.tags_of(val.images[start : start + IMAGES], grids.grids_of(keys))
+        for start in range(0, len(val), CAPTIONED_AT_ONCE):
+            keys = val.keys[start : start + CAPTIONED_AT_ONCE]
+            ids = tagger.tags_of(
+                val.images[start : start + CAPTIONED_AT_ONCE], grids.grids_of(keys)
+            )
             rows = ([id for id in row if id != IGNORED] for row in ids.tolist())
             tags |= dict(zip(keys, rows, strict=True))
     images = ValidationSet(val, [], grids, tags=tags, max_tokens=recipe.max_tokens)

@@ -8,12 +8,12 @@ from captune.text import (
     as_sentence,
     bare_word,
     counted,
+    decimal,
     duration,
     listed,
     p_value,
     percent,
     points,
-    score,
     short_names,
     signed,
 )
@@ -36,7 +36,7 @@ def test_numbers() -> None:
     assert [percent(0.7104), percent(0.005, 0), points(-0.0761), points(0.00004)] == [
         "71.0 %", "0 %", "−7.6", "0.0",
     ]  # fmt: skip
-    assert [score(-0.3851), score(-0.0001), signed(0.1), signed(-0.1), signed(0.0)] == [
+    assert [decimal(-0.3851), decimal(-0.0001), signed(0.1), signed(-0.1), signed(0.0)] == [
         "−0.385", "0.000", "+0.100", "−0.100", "0.000",
     ]  # fmt: skip
     assert [p_value(p) for p in (0.0004, 0.001, 0.0123, 0.58)] == [

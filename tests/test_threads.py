@@ -17,7 +17,7 @@ SAID = "import os; print(*(os.environ.get(name) for name in ('GOMP_SPINCOUNT', '
 def settled(code: str = "import captune; ", **said: str) -> str:
     """What a process of its own has in the end."""
     environment = {
-        name: value for name, value in os.environ.items() if name not in threads.SETTINGS
+        name: value for name, value in os.environ.items() if name not in threads.VARIABLES
     }
     return subprocess.run(
         [sys.executable, "-c", code + SAID],
@@ -40,7 +40,7 @@ def test_what_the_user_left_open_is_settled() -> None:
 def test_beside_another_computing_process_threads_hardly_spin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in threads.SETTINGS:
+    for name in threads.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     for computing, spins in ((1, "10000"), (2, "1000")):

@@ -23,7 +23,7 @@ from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
 from captune.images import find_images
-from captune.runs.records import plain
+from captune.runs.records import json_value
 
 SHIPPED = Path(__file__).parent / "captune_lite" / "captioner"
 BEAM = 5
@@ -64,7 +64,7 @@ def main(words: list[str] | None = None) -> int:
         print("agreement.py: too few images with several captions", file=sys.stderr)
         return 2
     write_beside(arguments.captioner / AGREEMENT, fitted)
-    print(json.dumps(plain(fitted), indent=1))
+    print(json.dumps(json_value(fitted), indent=1))
     return 0
 
 

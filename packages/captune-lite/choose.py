@@ -26,8 +26,14 @@ import numpy as np
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import Recipe, write_beside
 from captune.captioning.dataset import CaptionDataset, read_dataset
-from captune.captioning.datastore import DATASTORE, ORDERS, Store, Summary, load_store, ngrams
-from captune.captioning.generate import Candidate
+from captune.captioning.datastore import (
+    DATASTORE,
+    SUMMARY_ORDERS,
+    Store,
+    Summary,
+    load_store,
+    ngrams,
+)
 from captune.captioning.rerank import Reranker, fit_weights, pooled, unfitted
 from captune.captioning.settings import RERANK
 from captune.errors import UserError
@@ -38,7 +44,7 @@ from captune.images import find_images
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.runs import read_run
-from captune.runs.records import plain
+from captune.runs.records import Candidate, json_value
 from captune_metrics import ptb
 
 SHIPPED = Path(__file__).parent / "captune_lite" / "captioner"
@@ -83,13 +89,13 @@ def main(words: list[str] | None = None) -> int:
         print("choose.py: too few images", file=sys.stderr)
         return 2
     write_beside(arguments.to / RERANK, fitted)
-    print(json.dumps(plain(fitted), indent=1))
+    print(json.dumps(json_value(fitted), indent=1))
     return 0
 
 
 def likeliest_first(kept: Sequence[Mapping[str, Any]]) -> list[Candidate]:
     """The candidates of a record, which has the best one by its evidence first, as without any."""
-    found = [Candidate([], **one) for one in kept]
+    found = [Candidate(**one) for one in kept]
     return sorted(found, key=lambda one: -one.mean_log_probability)
 
 
@@ -116,7 +122,7 @@ def summary_of(means: Floats, captions: Sequence[Sequence[str]], weights_id: str
     counted = [[ngrams(next(cut).split()) for _ in own] for own in captions]
     frequency = [
         Counter(gram for own in counted for gram in set().union(*(found[n] for found in own)))
-        for n in range(ORDERS)
+        for n in range(SUMMARY_ORDERS)
     ]
     grams = [
         gram

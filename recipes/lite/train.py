@@ -32,7 +32,7 @@ from torch.nn import functional
 from captune.files import whole_file
 from captune.images import open_image
 from captune.models.backends.lite import (
-    FORMAT,
+    ALIGNMENT_FORMAT,
     Alignment,
     TextAlignment,
     build_alignment,
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         tensors["logit_scale"] = torch.tensor(fit_logit_scale(frozen, alignment, options.caltech))
     trained_on = "ImageNet classifier rows, WordNet names and definitions, coco-mini train"
     metadata = {
-        "format": FORMAT,
+        "format": ALIGNMENT_FORMAT,
         "variant": "research" if options.flickr8k else "shipped",
         "prompt_template": PROMPT_TEMPLATE,
         "trained_on": trained_on + (", Flickr8k train" if options.flickr8k else ""),

@@ -20,7 +20,7 @@ from captune.features.cache import cache_for
 from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
-from captune.images.find import ImageInMemory, Picture
+from captune.images.find import ImageData, ImageInMemory
 from captune.models.encoders import (
     ContextLength,
     Floats,
@@ -32,6 +32,7 @@ from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.corpus import check_images
 from captune_metrics.display import named, printable
+from captune_metrics.resampling import Doubles
 from captune_metrics.scores import Candidates, References, Scores
 
 __all__ = ["clipscore", "clipscore_hw3", "ref_clipscore"]
@@ -39,7 +40,7 @@ __all__ = ["clipscore", "clipscore_hw3", "ref_clipscore"]
 PREFIX = "A photo depicts "
 
 # image id -> its file, or the image itself; there may be more than candidates
-Images: TypeAlias = "Mapping[str, ImageFile | str | Path | Picture]"
+ImagesById: TypeAlias = "Mapping[str, ImageFile | str | Path | ImageData]"
 Rows = NDArray[np.intp]
 
 _NAMED = 3  # how many images a message names before it counts the rest
@@ -76,7 +77,7 @@ def encode_pairs(
     metrics: Iterable[str],
     candidates: Candidates,
     references: References | None,
-    images: Images,
+    images: ImagesById,
     *,
     model: ImageTextModel,
     how: Encoding | None = None,
@@ -176,7 +177,7 @@ def _refuse_long(
     )
 
 
-def _file_of(id: str, image: ImageFile | str | Path | Picture) -> ImageFile:
+def _file_of(id: str, image: ImageFile | str | Path | ImageData) -> ImageFile:
     if isinstance(image, ImageFile):
         return image
     if isinstance(image, str | Path):
@@ -221,7 +222,7 @@ _STANDARD |= {"hf:openai/clip-vit-base-patch32"}
 
 def clipscore(
     candidates: Candidates,
-    images: Images,
+    images: ImagesById,
     *,
     model: ImageTextModel,
     prefix: str = PREFIX,
@@ -244,7 +245,7 @@ def clipscore(
 def ref_clipscore(
     candidates: Candidates,
     references: References,
-    images: Images,
+    images: ImagesById,
     *,
     model: ImageTextModel,
     prefix: str = PREFIX,
@@ -264,7 +265,11 @@ def ref_clipscore(
 
 
 def clipscore_hw3(
-    candidates: Candidates, images: Images, *, model: ImageTextModel, how: Encoding | None = None
+    candidates: Candidates,
+    images: ImagesById,
+    *,
+    model: ImageTextModel,
+    how: Encoding | None = None,
 ) -> Scores:
     """CLIPScore of the homework: no prefix, w = 2.5, and a caption is never cut.
 
@@ -278,7 +283,7 @@ def clip_scores(
     metrics: Sequence[str],
     candidates: Candidates,
     references: References | None,
-    images: Images,
+    images: ImagesById,
     options: MetricOptions,
     *,
     model: ImageTextModel,
@@ -330,10 +335,10 @@ def ref_clipscore_of(pairs: PairFeatures, w: float = W) -> Scores:
     return _scores("ref_clipscore", "RefCLIPScore", values, pairs, w)
 
 
-def _clipscores(pairs: PairFeatures, texts: Rows, w: float) -> NDArray[np.float64]:
+def _clipscores(pairs: PairFeatures, texts: Rows, w: float) -> Doubles:
     images = np.arange(len(pairs.ids))
     cosines = _cosines(pairs.images, images, pairs.texts, texts)
-    scores: NDArray[np.float64] = w * np.maximum(cosines.astype(np.float64), 0.0)
+    scores: Doubles = w * np.maximum(cosines.astype(np.float64), 0.0)
     return scores
 
 
@@ -349,9 +354,7 @@ def _cosines(left: Floats, left_rows: Rows, right: Floats, right_rows: Rows) -> 
     return np.concatenate(parts)
 
 
-def _scores(
-    metric: str, title: str, values: NDArray[np.float64], pairs: PairFeatures, w: float
-) -> Scores:
+def _scores(metric: str, title: str, values: Doubles, pairs: PairFeatures, w: float) -> Scores:
     is_hw3 = metric == "clipscore_hw3"
     prefix = "" if is_hw3 else pairs.prefix
     spec, tokens = pairs.recipe["model"]["spec"], pairs.recipe["context_length"]

@@ -23,7 +23,7 @@ from captune_metrics.display import printable, shorten
 from captune_metrics.files import read_regular
 
 MOST = 1e15  # of any figure: what is above it overflows in sums and on the axes of figures
-Number = Annotated[float, Meta(ge=-MOST, le=MOST)]
+Finite = Annotated[float, Meta(ge=-MOST, le=MOST)]
 Count = Annotated[int, Meta(ge=0, le=int(MOST))]
 Share = Annotated[float, Meta(ge=0, le=1.001)]  # float32 rounds above 1
 
@@ -46,7 +46,7 @@ _WORDS = {
     "array": "a list",
     "null": "nothing",
 }
-ABSENT: Any = object()  # the side of a difference that has nothing there
+MISSING: Any = object()  # the side of a difference that has nothing there
 
 
 def require(holds: bool, what: str) -> None:
@@ -307,7 +307,7 @@ def _phrase(what: str, place: str) -> str:
 
 
 class JSONDifference(NamedTuple):
-    """Two JSON values differ. place: where, a JSON pointer. A value may be `ABSENT`."""
+    """Two JSON values differ. place: where, a JSON pointer. A value may be `MISSING`."""
 
     place: str
     then: Any
@@ -330,7 +330,7 @@ def differences(
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for key in now if part else dict.fromkeys([*then, *now]):
             inner = f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}"
-            values = then.get(key, ABSENT), now.get(key, ABSENT)
+            values = then.get(key, MISSING), now.get(key, MISSING)
             yield from differences(*values, tolerance, part=part, place=inner)
     elif (isinstance(then, list | tuple) and isinstance(now, list | tuple)) and (
         len(then) >= len(now) if part else len(then) == len(now)
@@ -340,13 +340,13 @@ def differences(
     elif _is_number(then) and _is_number(now):
         if not _is_close(then, now, tolerance(place)):
             yield JSONDifference(place, then, now)
-    elif then is ABSENT or now is ABSENT or then != now:
+    elif then is MISSING or now is MISSING or then != now:
         yield JSONDifference(place, then, now)
 
 
 def as_shown(value: Any) -> str:
     """A value of a difference in a sentence."""
-    return "absent" if value is ABSENT else printable(shorten(plain(value), 80))
+    return "absent" if value is MISSING else printable(shorten(plain(value), 80))
 
 
 def _is_close(then: float, now: float, tolerance: float) -> bool:

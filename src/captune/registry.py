@@ -73,4 +73,4 @@ TUNING_METHODS = _own("captune.captioning.tuning", "METHOD", "captune.tuning", "
 BRIDGES = _own("captune.captioning.bridge", "BRIDGE", "captune.bridges", "bridge")
 MAP_METHODS = _own("captune.attribution.methods", "METHOD", "captune.explain", "method")
 # a group of entry points; captune's own are in models.backends
-MODELS = "captune.models"
+MODEL_PLUGINS = "captune.models"

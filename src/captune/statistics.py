@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from captune_metrics.display import Interval
-from captune_metrics.resampling import normal_quantile
+from captune_metrics.resampling import Doubles, normal_quantile
 
 __all__ = [
     "Tau",
@@ -150,7 +150,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike) -> Tau:
     return Tau(tau, Interval(float(low), float(high)))
 
 
-def _dense(values: NDArray[np.float64]) -> Counts:
+def _dense(values: Doubles) -> Counts:
     """Values as 0, 1, 2, ... in their order, equal ones alike."""
     dense: Counts = np.unique(values, return_inverse=True)[1].astype(np.int64)
     return dense

@@ -44,7 +44,7 @@ def points(fraction: float) -> str:
     return signed(100 * fraction, 1)
 
 
-def score(value: float, digits: int = 3) -> str:
+def decimal(value: float, digits: int = 3) -> str:
     """0.38512 -> "0.385", -0.0001 -> "0.000"."""
     return with_minus(f"{value:z.{digits}f}")
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 # what a user says of threads, each for all of them
-SETTINGS = (
+VARIABLES = (
     *("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "OMP_PROC_BIND"),
     *("GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "KMP_BLOCKTIME", "MKL_NUM_THREADS"),
 )
@@ -27,7 +27,7 @@ def settle_threads() -> None:
 
     Nothing where the user said anything about threads, or where torch is there already.
     """
-    if "torch" in sys.modules or any(name in os.environ for name in SETTINGS):
+    if "torch" in sys.modules or any(name in os.environ for name in VARIABLES):
         return
     spins = _BESIDE_OTHERS if _computing() > 1 else _ALONE
     os.environ["GOMP_SPINCOUNT"] = str(spins)

@@ -13,8 +13,8 @@ from captune.attribution.faithful import leaderboard
 from captune.attribution.faithful.dataset import Box, Example, example_of, shuffled
 from captune.attribution.faithful.leaderboard import (
     LEAST,
-    candidates_of,
     chosen,
+    compared_maps,
     evaluate_curves,
     reported,
     screen,
@@ -154,7 +154,7 @@ def test_screening_finds_the_true_map_among_all(
     planted: tuple[CaptionModel, list[Example]],
 ) -> None:
     captioner, examples = planted
-    candidates = candidates_of(captioner, None, quick=True)
+    candidates = compared_maps(captioner, None, quick=True)
     assert candidates.baseline == ATTENTION
     measurements, done = screen(examples, candidates, hide(captioner))
     assert done == dict.fromkeys(candidates.methods, len(examples))
@@ -174,7 +174,7 @@ def test_a_slow_method_is_screened_on_fewer_images(
     """Methods fraction the time evenly, but for the least number of images that each has."""
     captioner, examples = planted
     many = [dataclasses.replace(example, image=n) for n, example in enumerate(examples * 3)]
-    candidates = candidates_of(captioner, None, quick=True)
+    candidates = compared_maps(captioner, None, quick=True)
     slow = dict.fromkeys(candidates.methods, 1.0) | {"gradient": 10.0}
     monkeypatch.setattr(
         Evaluator, "maps_of", clock.taking(Evaluator.maps_of, lambda method: slow[method])
@@ -198,7 +198,7 @@ def test_a_blind_captioner_is_named() -> None:
             layer.out.weight.zero_()
     examples = examples_of(captioner)
     with pytest.raises(UserError, match="this captioner ignores its images"):
-        screen(examples, candidates_of(captioner, None, quick=True), hide(captioner))
+        screen(examples, compared_maps(captioner, None, quick=True), hide(captioner))
     [measurements] = evaluate_curves([examples], [ATTENTION], hide(captioner)).measurements
     assert measurements.estimate(ATTENTION, INSERTION) is None
     assert all(one.answer == "unknown" for one in part_of_speech_results(measurements, ATTENTION))

@@ -14,7 +14,7 @@ from tests.captioning.tiny import GRID
 from torch import Tensor
 
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.faithful.leaderboard import candidates_of
+from captune.attribution.faithful.leaderboard import compared_maps
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.word_scores import word_targets
 from captune.captioning.model import CaptionModel
@@ -124,5 +124,5 @@ def test_an_encoder_that_embeds_no_patches_or_texts_is_refused() -> None:
     ):
         with pytest.raises(UserError, match=reason):
             method.check_encoder(encoder)
-        assert "patch-similarity" not in candidates_of(captioner, encoder).methods
-    assert "patch-similarity" in candidates_of(captioner, embedding_encoder(Texts())).methods
+        assert "patch-similarity" not in compared_maps(captioner, encoder).methods
+    assert "patch-similarity" in compared_maps(captioner, embedding_encoder(Texts())).methods

@@ -24,7 +24,7 @@ from captune.attribution.masking import (
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune.attribution.vlm_image import any_captioned_images, reader_in, reader_of
 from captune.attribution.word_scores import WordTarget
-from captune.captioning.any_captioner import prepare
+from captune.captioning.any_captioner import prepare_captioner
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.images import find_images
@@ -51,7 +51,7 @@ def captioned(
     (shown or picture(bright=True)).save(place / "square.png")
     options = CaptionOptions(images=[str(place)], model=str(folder), device="cpu")
     found = any_captioned_images(
-        prepare(options).load(),
+        prepare_captioner(options).load(),
         find_images([place]).images,
         None if caption is None else [caption],
         GenerationSettings(beam=1, max_tokens=6),
@@ -84,7 +84,7 @@ def test_maps_lie_on_what_made_the_difference(family: str, twins: Any, tmp_path:
     reader = reader_in(one)
     assert reader is not None
     options = CaptionOptions(images=[str(tmp_path)], model=str(twins(family)), device="cpu")
-    plain = reader_of(prepare(options).load()).of(picture(bright=False))[1]
+    plain = reader_of(prepare_captioner(options).load()).of(picture(bright=False))[1]
     changed = shape.to_cells((one.grid - plain).norm(dim=-1))[0]
     assert near.flatten()[changed.argmax()]
     for name in ("occlusion", "gradient", "integrated-gradients"):
@@ -183,7 +183,7 @@ def test_the_guide_says_which_maps_a_family_has(family: str, twins: Any, tmp_pat
     said = dict(zip(rows[0], next(row for row in rows if row[0] == family), strict=True))
     one = captioned(twins(family), tmp_path)
     options = CaptionOptions(images=[str(tmp_path)], model=str(twins(family)), device="cpu")
-    model: Any = reader_of(prepare(options).load())
+    model: Any = reader_of(prepare_captioner(options).load())
     for name in OFFERED:
         method, offered = MAP_METHODS.get(name), True
         try:

@@ -21,9 +21,9 @@ from captune.captioning.agreement import (
 )
 from captune.captioning.caption import CaptionWord
 from captune.captioning.checkpoint import write_beside
-from captune.captioning.generate import Candidate
 from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
+from captune.runs.records import Candidate
 
 PEOPLE = [
     "a brown dog runs on the wet beach",
@@ -96,7 +96,7 @@ def test_features() -> None:
     words = [CaptionWord("a", -0.25), CaptionWord("dog", -2.0)]
     assert features_of(words, -0.9) == [1.0, -0.9, -2.0, 2.0]
     assert features_of([], -3.0) == [1.0, -3.0, 0.0, 0.0]
-    chosen = Candidate([], "a dog", -0.9, match=0.4)
+    chosen = Candidate("a dog", 0.0, -0.9, match=0.4)
     assert features_of(words, -0.9, chosen)[:5] == [1.0, -0.9, -2.0, 2.0, 0.4]
     assert np.isnan(features_of(words, -0.9, chosen)[5])
 

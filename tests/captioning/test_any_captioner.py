@@ -24,7 +24,7 @@ from transformers import (
 
 import captune
 from captune.captioning import any_captioner
-from captune.captioning.any_captioner import AnyCaptioner, prepare
+from captune.captioning.any_captioner import AnyCaptioner, prepare_captioner
 from captune.captioning.caption import Caption
 from captune.captioning.generate import GenerationSettings
 from captune.cli import main
@@ -66,7 +66,7 @@ def options(images: Path, model: Path, **more: Any) -> CaptionOptions:
 
 
 def loaded(images: Path, model: Path, **more: Any) -> AnyCaptioner:
-    captioner = prepare(options(images, model, **more)).load()
+    captioner = prepare_captioner(options(images, model, **more)).load()
     assert isinstance(captioner, AnyCaptioner)
     return captioner
 
@@ -338,7 +338,9 @@ def test_a_run_says_what_its_captions_stop_at(twins: Any, images: Path, tmp_path
     assert cut[0].caption == whole[0].caption.partition(stop)[0].strip()
     assert cut.ended > whole.ended
     assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["stop"] == [stop]
-    signatures = [prepare(options(images, twins("git"), stop=one)).asked for one in ([], ["a"])]
+    signatures = [
+        prepare_captioner(options(images, twins("git"), stop=one)).asked for one in ([], ["a"])
+    ]
     assert signatures[0] != signatures[1]
     with pytest.raises(UserError, match="--stop names a text"):
         options(images, twins("git"), stop=["a", ""])
@@ -371,7 +373,7 @@ def test_refuses_a_pickle_code_and_what_is_not_for_it(
     (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(UserError, match="weights as a pickle only, which can run code"):
-        prepare(options(images, folder))
+        prepare_captioner(options(images, folder))
     (folder / "pytorch_model.bin").unlink()
     (tmp_path / "model.safetensors").rename(folder / "model.safetensors")
 
@@ -385,9 +387,9 @@ def test_refuses_a_pickle_code_and_what_is_not_for_it(
         loaded(images, folder)
     for name, value in (("encoder", "lite"), ("flag_below", 0.5), ("datastore", Path("x"))):
         with pytest.raises(UserError, match=re.escape(f"--{name.replace('_', '-')} is for")):
-            prepare(options(images, twins("blip"), rerank="neighbours", **{name: value}))
+            prepare_captioner(options(images, twins("blip"), rerank="neighbours", **{name: value}))
     with pytest.raises(UserError, match="this one takes --rerank match"):
-        prepare(options(images, twins("blip"), rerank="both"))
+        prepare_captioner(options(images, twins("blip"), rerank="both"))
 
 
 def test_a_folder_without_a_processor_is_said_to_take_no_images(
@@ -397,7 +399,7 @@ def test_a_folder_without_a_processor_is_said_to_take_no_images(
     for path in (*folder.glob("preprocessor_*"), *folder.glob("processor_*")):
         path.unlink()
     with pytest.raises(UserError, match=r"has no preprocessor_config.json, so it takes no images"):
-        prepare(options(images, folder))
+        prepare_captioner(options(images, folder))
 
 
 def test_more_words_than_a_model_has_places_for_are_refused(twins: Any, images: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from safetensors.numpy import save_file
 from tests.captioning.caption_job import (
     image_model,
@@ -29,7 +30,6 @@ from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import ImageIdentity, from_pretrained, write_beside
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.datastore import DATASTORE, FORMAT, Datastore, Summary, load_store
-from captune.captioning.generate import Candidate
 from captune.captioning.model import CaptionModel
 from captune.captioning.rerank import (
     Reranker,
@@ -46,6 +46,7 @@ from captune.models.encoders import ImageTextModel
 from captune.options.captioning import CaptionerOptions
 from captune.runs import read_run
 from captune.runs.metrics import Reranking, RerankWeights
+from captune.runs.records import Candidate
 
 LONGEST = 8
 IDENTITY = ImageIdentity("places", "c0" * 32, "whole-9")
@@ -89,7 +90,7 @@ def test_who_knows_the_answer_chooses_it(model: CaptionModel) -> None:
 
     def judge(drafts: list[list[Candidate]]) -> list[list[Candidate]]:
         return [
-            [dataclasses.replace(one, score=float(one.ids == right)) for one in own]
+            [structs.replace(one, score=float(one.ids == right)) for one in own]
             for own, right in zip(drafts, wanted, strict=True)
         ]
 
@@ -102,7 +103,7 @@ def test_who_knows_the_answer_chooses_it(model: CaptionModel) -> None:
 
 
 def told(caption: str, likely: float, **evidence: float) -> Candidate:
-    return Candidate([], caption, likely, **evidence)  # type: ignore[arg-type]
+    return Candidate(caption, 0.0, likely, **evidence)  # type: ignore[arg-type]
 
 
 def settings(evidence: Any = "match", *weights: float, **more: Any) -> Reranking:

@@ -16,7 +16,7 @@ from tests.captioning.twins import FAMILIES, write_twin
 from torch import Tensor
 
 import captune
-from captune.captioning.any_captioner import AnyCaptioner, prepare
+from captune.captioning.any_captioner import AnyCaptioner, prepare_captioner
 from captune.captioning.checkpoint import (
     ImageIdentity,
     Part,
@@ -340,7 +340,7 @@ def test_what_is_for_others_is_refused(
     with pytest.raises(UserError, match="captune caption, explain, faithful and push take it"):
         captune.Captioner.from_pretrained(tuned)
     with pytest.raises(UserError, match="--encoder is for a captioner with a bridge"):
-        prepare(options(images, tuned, encoder="lite"))
+        prepare_captioner(options(images, tuned, encoder="lite"))
     config = json.loads((tuned / "config.json").read_text())
     for part, wrong, told in (
         ("method", {"name": "lora", "config": {"rank": 10**8}}, "its settings make"),

@@ -42,7 +42,7 @@ from captune.options.captioning import CaptionOptions
 from captune.pages.checking import check_page
 from captune.progress import SILENT
 from captune.runs import read_run
-from captune.runs.writer import JOURNAL, locked
+from captune.runs.writer import JOURNAL, locked_folder
 
 COUNT = 13
 
@@ -254,7 +254,7 @@ def test_a_damaged_journal_is_begun_again(images: Path, model: Path, tmp_path: P
 
 def test_two_at_once_are_refused(images: Path, model: Path, tmp_path: Path) -> None:
     with (
-        locked(tmp_path / "out"),
+        locked_folder(tmp_path / "out"),
         pytest.raises(UserError, match="another captune is writing there"),
     ):
         captioned(images, model, out=tmp_path / "out")

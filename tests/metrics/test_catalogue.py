@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from captune.scoring.score import parse_metrics
+from captune.scoring.score import chosen_metrics
 from captune_metrics.catalogue import metric_id, metric_of
 from captune_metrics.errors import UserError
 
@@ -23,7 +23,7 @@ from captune_metrics.errors import UserError
 )
 def test_metrics_are_known_as_tables_and_papers_spell_them(spelled: str, id: str) -> None:
     assert metric_id(spelled) == id
-    asked = parse_metrics(spelled, references=True, images=True)
+    asked = chosen_metrics(spelled, references=True, images=True)
     assert [metric.id for metric in asked] == (
         [id] if id != "bleu" else ["bleu_1", "bleu_2", "bleu_3", "bleu_4"]
     )

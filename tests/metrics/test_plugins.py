@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captune.scoring.score import parse_metrics
+from captune.scoring.score import chosen_metrics
 from captune_metrics.catalogue import metric_of, score_with_plugin
 from captune_metrics.errors import UserError
 from captune_metrics.plugins import plugins_of
@@ -57,7 +57,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 @pytest.mark.parametrize("spelled", ["My-Length", "my_length", "my-length", " MY_LENGTH "])
 def test_a_plugin_is_found_however_it_is_spelled(install: Install, spelled: str) -> None:
     install(good)
-    assert [m.id for m in parse_metrics(spelled, references=True, images=False)] == ["my_length"]
+    assert [m.id for m in chosen_metrics(spelled, references=True, images=False)] == ["my_length"]
     assert metric_of("my_length").kind == "plugin"
 
 
@@ -169,7 +169,7 @@ def test_our_own_names_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     plugins_of.cache_clear()
     try:
-        (metric,) = parse_metrics("CIDEr-D", references=True, images=False)
+        (metric,) = chosen_metrics("CIDEr-D", references=True, images=False)
         assert (metric.id, metric.kind) == ("cider", "text")
     finally:
         plugins_of.cache_clear()

@@ -80,12 +80,12 @@ def test_a_folder_of_extracted_files(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     (source / "deep").mkdir(parents=True)
     out.mkdir()
-    assert not assets.read_folder(source, [PINNED], out)
+    assert not assets.copy_pinned(source, [PINNED], out)
     (source / "weights.bin").write_bytes(b"another file of that name")
     with pytest.raises(UserError, match="checksum is wrong"):
-        assets.read_folder(source, [PINNED], out)
+        assets.copy_pinned(source, [PINNED], out)
     (source / "deep" / "weights.bin").write_bytes(CONTENT)
-    assert assets.read_folder(source, [PINNED], out)
+    assert assets.copy_pinned(source, [PINNED], out)
     assert (out / "weights.bin").read_bytes() == CONTENT
 
 

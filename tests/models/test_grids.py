@@ -99,12 +99,12 @@ def test_timm(
 
 def test_the_assignments_encoder_has_its_shape() -> None:
     """By timm's own list, without its 1.2 GB: the layout of the named entry."""
-    from captune.models.backends.timm import grid_of
+    from captune.models.backends.timm import grid_shape_of
 
     with torch.device("meta"):
         model = timm.create_model(ASSIGNMENT.partition(".")[0], num_classes=0)
         features = model.forward_features(torch.zeros(1, 3, 336, 336))
-    assert grid_of(model, features) == GridShape(577, 1024, 24, 24, 1)
+    assert grid_shape_of(model, features) == GridShape(577, 1024, 24, 24, 1)
     assert timm.get_pretrained_cfg(ASSIGNMENT).input_size == (3, 336, 336)
 
 

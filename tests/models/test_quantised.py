@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.captioning.test_any_captioner import captions, loaded, options, write_images
 
 import captune
-from captune.captioning.any_captioner import prepare
+from captune.captioning.any_captioner import prepare_captioner
 from captune.errors import MissingExtra, UserError
 from captune.models import quantised
 
@@ -71,7 +71,9 @@ def test_a_run_says_so_and_draws_maps(twins: Any, images: Path, tmp_path: Path) 
     asked = {"model": twins("blip"), "quantise": "4bit", "max_tokens": 4, "device": "cpu"}
     captune.caption(images, **asked, out=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["quantise"] == "4bit"
-    signatures = [prepare(options(images, twins("blip"), quantise=q)).asked for q in (None, "4bit")]
+    signatures = [
+        prepare_captioner(options(images, twins("blip"), quantise=q)).asked for q in (None, "4bit")
+    ]
     assert signatures[0] != signatures[1]
     for method in ("gradient", "occlusion"):
         assert len(captune.explain(images, **asked, method=method, out=tmp_path / method)) == 3
@@ -138,7 +140,7 @@ def test_other_ways_are_refused_in_a_sentence(twins: Any, images: Path, tmp_path
         text = json.dumps({**config, "quantization_config": stated})
         (folder / "config.json").write_text(text)
         with pytest.raises(UserError, match=r"its weights are quantised by .*take the model"):
-            prepare(options(images, folder))
+            prepare_captioner(options(images, folder))
 
 
 def test_without_the_library_the_extra_is_named(
@@ -153,7 +155,7 @@ def test_without_the_library_the_extra_is_named(
     stated = {"quant_method": "bitsandbytes", "load_in_8bit": True}
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
     with pytest.raises(MissingExtra, match="whose weights are quantised"):
-        prepare(options(images, folder))
+        prepare_captioner(options(images, folder))
 
 
 @needs_it

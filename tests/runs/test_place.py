@@ -19,7 +19,7 @@ from tests.report_runs import images, score_run
 from captune.cli import main
 from captune.errors import UserError
 from captune.runs import RunWriter, check_run_folder, read_run
-from captune.runs.writer import claim, locked
+from captune.runs.writer import claim, locked_folder
 
 
 @dataclass
@@ -160,7 +160,7 @@ def test_every_job_refuses_a_folder_that_is_written_to_and_one_of_another_job(
     there = {**captions, "images": str(images(tmp_path / "images", ["i0.jpg", "i1.jpg"]))}
     words = [word.format(**there) for word in words]
     out = tmp_path / "out"
-    with locked(out):
+    with locked_folder(out):
         assert main([*words, "--out", str(out)]) == 2
         told = capsys.readouterr().err
         assert f"{out}: another captune is writing there; wait for it, or choose" in told
@@ -174,7 +174,7 @@ def test_every_job_refuses_a_folder_that_is_written_to_and_one_of_another_job(
 
 def test_rank_waits_for_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = score_run(tmp_path / "run", tmp_path, CAPTIONS)
-    with locked(run):
+    with locked_folder(run):
         assert main(["rank", str(run)]) == 2
         assert "another captune is writing there" in capsys.readouterr().err
     assert main(["rank", str(run)]) == 0

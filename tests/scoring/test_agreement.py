@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.scoring.rank import agreement, comparable
 from captune.statistics import kendall_tau
 from captune_metrics.scores import Scores
@@ -30,7 +30,7 @@ def test_every_two_metrics_are_compared() -> None:
     assert (close.tau, close.interval) == kendall_tau(x, y)
     assert all(pair.tau is None and pair.interval is None for pair in flat)
     assert found.sentences == []
-    summary = plain(found)
+    summary = json_value(found)
     assert summary["images"] == 60
     assert summary["pairs"][0]["metrics"] == ("cider", "rouge_l")
     assert summary["pairs"][0]["interval"] == (close.interval or ())

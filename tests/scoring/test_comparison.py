@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from captune.captions import CaptionFile
 from captune.errors import MismatchedImages
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.scoring.compare import (
     Comparison,
     MetricComparison,
@@ -192,19 +192,22 @@ def test_one_image_has_no_interval_and_no_verdict() -> None:
     assert found.interval is found.p is found.detectable_difference is found.effect_size is None
     assert found.finding == "unknown"
     assert found.verdict.startswith("CIDEr-D: B - A is +0.200 on one image")
-    assert plain(found.figures())["interval"] is None
+    assert json_value(found.figures())["interval"] is None
 
 
 def test_the_most_different_images_come_furthest_first() -> None:
     found = compared([0.5, 0.5, 0.5, 0.5, 0.5], [0.9, 0.5, 0.6, 0.1, 1.5])
     comparison = whole({"cider": found})
-    ahead, behind = plain(comparison.largest_differences("cider", 2)).values()
+    ahead, behind = json_value(comparison.largest_differences("cider", 2)).values()
     told = [(item["image"], item["a"]["score"], item["b"]["score"]) for item in ahead]
     assert told == [("4", 0.5, 1.5), ("0", 0.5, 0.9)]
     assert (ahead[0]["a"]["caption"], ahead[0]["b"]["caption"]) == ("a cat", "a dog")
     assert [item["image"] for item in behind] == ["3"]
     assert behind[0]["difference"] == pytest.approx(-0.4)
-    assert plain(comparison.largest_differences("cider", 0)) == {"b_better": [], "a_better": []}
+    assert json_value(comparison.largest_differences("cider", 0)) == {
+        "b_better": [],
+        "a_better": [],
+    }
     assert (found.images.b_better, found.images.a_better, found.images.equal) == (3, 1, 1)
 
 

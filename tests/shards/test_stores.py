@@ -15,7 +15,7 @@ import pytest
 from captune import caption
 from captune.cli import main
 from captune.shards import places
-from captune.shards.places import Place, StoreError, fetch
+from captune.shards.places import Place, StoreError, download
 from captune.shards.shard import find_shards
 from tests.captioning.caption_job import use_encoder, write_captioner, write_images
 from tests.shards import toy
@@ -156,11 +156,11 @@ def test_a_store_that_fails_is_asked_again(
     monkeypatch.setattr(places, "store_of", lambda address: (store, "0.tar"))
     monkeypatch.setattr(places, "_WAITS_S", (0.0, 0.0, 0.0))
     if reason is None:
-        fetch("s3://bucket/0.tar", tmp_path / "0.tar")
+        download("s3://bucket/0.tar", tmp_path / "0.tar")
         assert (tmp_path / "0.tar").read_bytes() == b"0123456789"
     else:
         with pytest.raises(StoreError, match=f"0.tar: the store failed 4 times .{reason}"):
-            fetch("s3://bucket/0.tar", tmp_path / "0.tar")
+            download("s3://bucket/0.tar", tmp_path / "0.tar")
     assert store.tries == tries
 
 

@@ -97,7 +97,7 @@ def test_stop_ends_a_job_at_its_next_step_and_one_that_waits_at_once(jobs: JobQu
 def test_old_results_are_let_go_and_a_full_lane_says_so(
     jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = [jobs.submit(lambda job: "x" * 100, []) for _ in range(queue_module.KEPT + 20)]
+    done = [jobs.submit(lambda job: "x" * 100, []) for _ in range(queue_module.JOBS_KEPT + 20)]
     wait(done[-1])
     wait(jobs.submit(lambda job: 1, []))
     assert jobs.find(done[0].id) is None

@@ -76,7 +76,7 @@ def test_what_is_no_image_too_large_or_too_many_is_refused_in_a_phrase(
 def test_sets_are_forgotten_when_asked_and_the_oldest_when_there_are_many(
     uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads_module, "KEPT", 2)
+    monkeypatch.setattr(uploads_module, "SETS_KEPT", 2)
     first = uploads.add("", dropped(tmp_path, "a.png"))
     second = uploads.add("", dropped(tmp_path, "b.png"))
     uploads.find(first.id)  # used since

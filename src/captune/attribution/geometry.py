@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captune_metrics.resampling import Doubles
+
 if TYPE_CHECKING:  # figures are drawn without loading torch
     from torch import Tensor
 
@@ -110,7 +112,7 @@ def as_stored(maps: Array, orientation: int) -> Array:
     return np.ascontiguousarray(turned[..., ::-1] if flipped else turned)
 
 
-def _shown(transform: Callable[[Image.Image], Tensor], grey: NDArray[np.float64]) -> Array:
+def _shown(transform: Callable[[Image.Image], Tensor], grey: Doubles) -> Array:
     """A grey picture [height, width] as it leaves the transform, the mean over its channels."""
     picture = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     shown: Array = transform(picture).mean(dim=0).numpy()
@@ -139,7 +141,7 @@ def _snapped(edge: float, length: int) -> float:
 
 def _blend(
     shown: int, length: int, first: float, last: float, patches: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+) -> tuple[Doubles, NDArray[np.bool_]]:
     """Weights [shown, patches] of each patch for each pixel, and whether the pixel was seen."""
     middles = (np.arange(shown) + 0.5) * length / shown
     at = (middles - first) / (last - first) * patches - 0.5  # in patches, from the first middle

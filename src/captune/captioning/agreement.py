@@ -23,19 +23,18 @@ from numpy.typing import NDArray
 
 from captune.captioning.caption import CaptionWord
 from captune.captioning.checkpoint import read_beside
-from captune.captioning.generate import Candidate
 from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
 from captune.runs.metrics import AgreementWeights, PeopleAgreement
+from captune.runs.records import Candidate
 from captune.text import counted, percent
 from captune_metrics.display import printable
+from captune_metrics.resampling import Doubles
 
-MIN_IMAGES = 100  # below it, chance moves a calibration error by more than 0.1
+_MIN_IMAGES = 100  # below it, chance moves a calibration error by more than 0.1
 _MIN_OF_EACH = 10  # images that people agree with, and that they do not
 _PLAIN, _WITH_EVIDENCE = 4, 6  # features of any caption, and of one that was chosen
 _RIDGE = 1.0  # of the standardised weights: next to nothing where there are a hundred images
-
-Doubles = NDArray[np.float64]
 
 
 def features_of(
@@ -110,7 +109,7 @@ def fit_agreement(
     agreed = agreed_with(captions, references)
     x = np.array([features[id] for id in agreed])
     y = np.array(list(agreed.values()), dtype=np.bool_)
-    if len(y) < MIN_IMAGES or min(y.sum(), (~y).sum()) < _MIN_OF_EACH:
+    if len(y) < _MIN_IMAGES or min(y.sum(), (~y).sum()) < _MIN_OF_EACH:
         return None
     plain, columns = x[:, :_PLAIN], np.flatnonzero(~np.isnan(x).any(axis=0))
     x = x[:, columns]
@@ -172,7 +171,7 @@ def require_agreement(folder: Path) -> PeopleAgreement:
     if found is None:
         raise UserError(
             f"--flag-below: nothing was fitted for {printable(folder)} that says how likely"
-            f" people agree with its captions; captune tune does it where {MIN_IMAGES} validation"
+            f" people agree with its captions; captune tune does it where {_MIN_IMAGES} validation"
             " images or more have two captions each"
         )
     return found

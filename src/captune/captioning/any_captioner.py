@@ -1,7 +1,8 @@
 """What a job asks of a captioner, whether captune tuned it or transformers brings it.
 
-`prepare` says what is known before any weights are read; `Prepared.load` gives what writes:
-`Captioner` for one of captune's, `AnyCaptioner` for BLIP, GIT, Qwen-VL and their like (models.vlm).
+`prepare_captioner` says what is known before any weights are read; `Prepared.load` gives what
+writes: `Captioner` for one of captune's, `AnyCaptioner` for BLIP, GIT, Qwen-VL and their like
+(models.vlm).
 """
 
 from __future__ import annotations
@@ -33,11 +34,10 @@ from captune.captioning.captioner import (
 from captune.captioning.checkpoint import ImageIdentity, Recipe, TunedRecipe, read_any_recipe
 from captune.captioning.datastore import DATASTORE
 from captune.captioning.generate import (
-    Candidate,
     GenerationSettings,
     batch_ends,
     candidates_of,
-    require_numbers,
+    require_probabilities,
 )
 from captune.captioning.rerank import Reranker, load_reranker, reranking_of
 from captune.captioning.tuned_vlm import described_tuned, load_tuned
@@ -61,7 +61,7 @@ from captune.models.weights import digest_of
 from captune.options.base import refuse_given
 from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import PeopleAgreement, Reranking
-from captune.runs.records import plain
+from captune.runs.records import Candidate, json_value
 from captune.threads import processors
 from captune_metrics.display import printable
 
@@ -92,7 +92,7 @@ class Prepared:
         return replace(kept(str((self.place, *files, self.decided)), self.load), **self.how)
 
 
-def prepare(options: CaptionerOptions) -> Prepared:
+def prepare_captioner(options: CaptionerOptions) -> Prepared:
     """The captioner that the options name. Raises UserError for options that are not for it."""
     place = captioner_folder(options.model)
     recipe = read_any_recipe(place)
@@ -106,7 +106,7 @@ def prepare(options: CaptionerOptions) -> Prepared:
         "--batch-size": options.batch_size,
         "--dtype": writing_precision(options.device, options.dtype),
         "--device": resolve_device(options.device).type,
-        **({} if choosing is None else {"--rerank": digest_of(plain(choosing))}),
+        **({} if choosing is None else {"--rerank": digest_of(json_value(choosing))}),
         **({"--datastore": sha256_of(store)} if is_read and store.is_file() else {}),
         **{
             f"--{name.replace('_', '-')}": given
@@ -128,7 +128,7 @@ def prepare(options: CaptionerOptions) -> Prepared:
         "decoder": recipe.decoder.decoder_id,
         **written_with,
         **({"known words": digest_of(dataclasses.asdict(recipe.tags))} if recipe.tags else {}),
-        **({} if agreement is None else {"agreement.json": digest_of(plain(agreement))}),
+        **({} if agreement is None else {"agreement.json": digest_of(json_value(agreement))}),
     }
 
     def load() -> Captioner:
@@ -411,7 +411,7 @@ class AnyCaptioner:
             )
         said = written.log_probabilities
         chosen = self.vlm.log_probabilities(inputs, features, written) if said is None else said
-        require_numbers(chosen)
+        require_probabilities(chosen)
         if self.reranker is None:
             return [Chosen(*one) for one in zip(written.ids, chosen, strict=True)]
         return self._best([one.image for one in some], written, chosen, each, how.encoding.cache)

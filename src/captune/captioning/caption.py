@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from captune.captioning.generate import Candidate, Generated
+from captune.captioning.generate import Generated
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
+from captune.runs.records import Candidate
 from captune.tables import NotebookDisplay
 from captune.text import as_sentence
 
@@ -102,7 +103,7 @@ class Caption(NotebookDisplay):
             record["ended"],
             record.get("agreement"),
             record.get("flagged"),
-            [Candidate([], **one) for one in record.get("candidates", [])] or None,
+            [Candidate(**one) for one in record.get("candidates", [])] or None,
         )
 
 

@@ -54,11 +54,11 @@ from captune.models.lite.assets import lite_package
 from captune.models.load import load_model, parse_spec, require_possible
 from captune.models.preprocessing import PROCESSOR_FILES
 from captune.models.vlm_files import vlm_files
+from captune.options.base import LITE
 from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import PeopleAgreement
 from captune_metrics.display import printable
 
-LITE = "lite"
 FOLDER = "captioner"
 
 logger = logging.getLogger("captune")

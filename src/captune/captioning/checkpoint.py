@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from msgspec import Meta, Struct, field, to_builtins
+from msgspec import Meta, Struct, field
 from safetensors.torch import save
 
 import captune
@@ -42,15 +42,15 @@ from captune.models.weights import (
     safetensors_header,
     total_elements,
 )
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune_metrics.display import printable, quoted, shorten
 
-SCHEMA = 1
+_SCHEMA = 1
 _MOST_PLACES = 2**20
 _MOST_ELEMENTS = 2**29
 T = TypeVar("T")
 
-Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+ShortText = Annotated[str, Meta(min_length=1, max_length=1024)]
 Name = Annotated[str, Meta(pattern=r"\S")]
 
 
@@ -61,9 +61,9 @@ class ImageIdentity:
     spec: how it was named. preprocessing_id: of the transform from image to pixels.
     """
 
-    spec: Text
-    weights_id: Text
-    preprocessing_id: Text
+    spec: ShortText
+    weights_id: ShortText
+    preprocessing_id: ShortText
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class DecoderIdentity:
     those that were kept, with spaces between them, or "all".
     """
 
-    spec: Text
+    spec: ShortText
     blocks: Annotated[int, Meta(ge=0, le=1024)]
-    decoder_id: Text
+    decoder_id: ShortText
     tokens: Annotated[str, Meta(max_length=8 * 2**20, pattern=r"^(all|\d{1,8}( \d{1,8})*)$")]
 
     @property
@@ -103,14 +103,14 @@ class DecoderIdentity:
 class Part:
     """A bridge or a tuning method by its name, with the fields of its Config."""
 
-    name: Text
+    name: ShortText
     config: dict[str, Any]
 
 
 class _Config(Struct, frozen=True, omit_defaults=True):
     def as_json(self) -> dict[str, Any]:
         """In the order in which a person reads it."""
-        return {"schema": SCHEMA, "captune": captune.__version__, **to_builtins(self)}
+        return {"schema": _SCHEMA, "captune": captune.__version__, **json_value(self)}
 
 
 class Recipe(_Config, frozen=True, omit_defaults=True):
@@ -140,7 +140,7 @@ class TunedRecipe(_Config, frozen=True, omit_defaults=True):
     method: Part
     max_tokens: Annotated[int, Meta(ge=1, le=_MOST_PLACES)]
     train: Literal["projector"] | None = None
-    prompt: Text | None = None
+    prompt: ShortText | None = None
 
 
 def recipe_of(
@@ -274,9 +274,9 @@ def _converted(content: Mapping[str, Any], kind: type[T], where: str) -> T:
 
 def _require_schema(content: Mapping[str, Any], where: str) -> None:
     schema = content.get("schema")
-    if schema != SCHEMA or type(schema) is not int:
+    if schema != _SCHEMA or type(schema) is not int:
         shown = printable(shorten(repr(schema), 84))
-        raise UserError(f"{where} was written with schema {shown}, this captune reads {SCHEMA}")
+        raise UserError(f"{where} was written with schema {shown}, this captune reads {_SCHEMA}")
 
 
 def read_beside(path: Path, kind: type[T], what: str, made_by: str) -> T | None:
@@ -299,7 +299,7 @@ def read_beside(path: Path, kind: type[T], what: str, made_by: str) -> T | None:
 
 def text_beside(found: Any) -> str:
     """What `read_beside` reads."""
-    return json.dumps({"schema": SCHEMA, **plain(found)}, indent=1) + "\n"
+    return json.dumps({"schema": _SCHEMA, **json_value(found)}, indent=1) + "\n"
 
 
 def write_beside(path: Path, found: Any) -> None:

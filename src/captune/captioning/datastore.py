@@ -27,17 +27,16 @@ from captune.json_yaml import MOST_MEMORY, json_cost
 from captune.models.encoders import Floats, normalise
 from captune.models.weights import opened_safetensors
 from captune_metrics.display import printable
+from captune_metrics.resampling import Doubles
 
 DATASTORE = "datastore.safetensors"
 FORMAT, SUMMARY = "captune-datastore-1", "captune-summary-1"
-ORDERS = 3  # words of the longest n-gram of a summary
+SUMMARY_ORDERS = 3  # words of the longest n-gram of a summary
 _NEIGHBOURS = 10
 _SHARPNESS = 10.0
 _AT_ONCE = 256  # images that are held against all
 _LONGEST_TEXT = 2**28
 _LARGEST = 2**31  # bytes of a tensor
-
-Doubles = NDArray[np.float64]
 
 
 class Store(Protocol):
@@ -185,7 +184,7 @@ def ngrams(words: Sequence[str]) -> list[Counter[str]]:
     """Of each order, with how often each comes."""
     return [
         Counter(" ".join(words[i : i + n]) for i in range(len(words) - n + 1))
-        for n in range(1, ORDERS + 1)
+        for n in range(1, SUMMARY_ORDERS + 1)
     ]
 
 

@@ -24,6 +24,7 @@ from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import ImageEncoder
 from captune.options.captioning import CaptionerOptions
+from captune.runs.records import Candidate
 
 if TYPE_CHECKING:
     from captune.captioning.model import CaptionModel
@@ -47,21 +48,6 @@ class GenerationSettings:
     def of(cls, options: CaptionerOptions, cache: FeatureCache | None) -> GenerationSettings:
         """As the options of a command say."""
         return cls(options.beam, options.max_tokens, Encoding.of(options, cache))
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A caption of an image that may be chosen, and what speaks for it (`rerank`).
-
-    ids: with the end where it came. match, neighbours: None where they were not looked at.
-    """
-
-    ids: list[int]
-    caption: str
-    mean_log_probability: float
-    match: float | None = None
-    neighbours: float | None = None
-    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +91,7 @@ def generate(
             judged = judge(_likeliest(model, states, max_tokens, beams, candidates))
             ends = [max(own, key=lambda one: one.score).ids for own in judged]
         chosen = model.log_probabilities(states, ends) if scored else [[] for _ in ends]
-    require_numbers(chosen)
+    require_probabilities(chosen)
     end = model.decoder.end_id
     return Generated([[id for id in row if id != end] for row in ends], chosen, judged)
 
@@ -161,8 +147,10 @@ def candidates_of(
     rows: Sequence[list[int]], texts: Sequence[str], means: Sequence[float], each: int
 ) -> list[list[Candidate]]:
     """Captions as the candidates of images, `each` of an image one after the other."""
-    lines = (" ".join(text.split()) for text in texts)
-    found = [Candidate(*parts) for parts in zip(rows, lines, means, strict=True)]
+    found = [
+        Candidate(" ".join(text.split()), 0.0, mean, ids=row)
+        for row, text, mean in zip(rows, texts, means, strict=True)
+    ]
     return [found[start : start + each] for start in range(0, len(found), each)]
 
 
@@ -187,7 +175,7 @@ def _ended(model: CaptionModel, states: ImageStates, sequences: Tensor) -> list[
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
-def require_numbers(log_probabilities: Sequence[Sequence[float]]) -> None:
+def require_probabilities(log_probabilities: Sequence[Sequence[float]]) -> None:
     """Raises UserError where one is not finite."""
     if not all(math.isfinite(value) for row in log_probabilities for value in row):
         raise UserError(

@@ -11,7 +11,7 @@ A candidate's score is a weighted sum of its mean log-probability and of the evi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from captune.captioning.bridge import GridShape
 from captune.captioning.checkpoint import ImageIdentity, Recipe, read_beside
 from captune.captioning.datastore import DATASTORE, Datastore, Store, load_store
-from captune.captioning.generate import Candidate, Generated
+from captune.captioning.generate import Generated
 from captune.captioning.model import Trainable
 from captune.captioning.settings import RERANK
 from captune.errors import UserError
@@ -37,8 +37,10 @@ from captune.models.load import load_image_text_model
 from captune.models.mirrored import seen_both_ways
 from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import RERANK_DF, RerankFigures, Reranking, RerankWeights
-from captune.text import counted, score, signed
+from captune.runs.records import Candidate
+from captune.text import counted, decimal, signed
 from captune_metrics.display import printable
+from captune_metrics.resampling import Doubles
 
 MIN_IMAGES = 20  # validation images that weights are fitted on
 _FOLDS = 5
@@ -84,7 +86,7 @@ class Reranker:
             near = [own.tolist() for own in self.datastore.evidence(means.cpu().numpy(), texts)]
         return [
             [
-                self._scored(replace(one, match=cosine, neighbours=likeness))
+                self._scored(structs.replace(one, match=cosine, neighbours=likeness))
                 for one, cosine, likeness in zip(*parts, strict=True)
             ]
             for parts in zip(drafts, cosines, near, strict=True)
@@ -92,7 +94,7 @@ class Reranker:
 
     def _scored(self, one: Candidate) -> Candidate:
         weights = structs.astuple(self.settings.weights)
-        return replace(one, score=float(np.dot(weights, _features_of(one))))
+        return structs.replace(one, score=float(np.dot(weights, _features_of(one))))
 
 
 def vectors_of(
@@ -231,13 +233,13 @@ def fit_weights(
     return structs.replace(settings, weights=RerankWeights(*_fit(x, y).tolist()), figures=figures)
 
 
-def _fit(x: Sequence[NDArray[Any]], y: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+def _fit(x: Sequence[NDArray[Any]], y: Sequence[NDArray[Any]]) -> Doubles:
     a = np.concatenate([one - one.mean(axis=0) for one in x])
     b = np.concatenate([one - one.mean() for one in y])
     scale = np.maximum(a.std(axis=0), 1e-9)
     a = a / scale
     ridge = _RIDGE * len(a) * np.eye(a.shape[1])
-    found: NDArray[np.float64] = np.linalg.solve(a.T @ a + ridge, a.T @ b) / scale
+    found: Doubles = np.linalg.solve(a.T @ a + ridge, a.T @ b) / scale
     return found
 
 
@@ -307,9 +309,9 @@ def chosen_sentence(settings: Reranking) -> str:
         return f"{said}, with weights that were not fitted (captune tune --rerank does it)"
     low, high = figures.interval
     return (
-        f"{said}: CIDEr-D (document frequencies of {RERANK_DF}) {score(figures.chosen)} instead of"
-        f" {score(figures.first)} (95 % {signed(low)} to {signed(high)}), BLEU-4"
-        f" {score(figures.bleu_4_chosen)} instead of {score(figures.bleu_4_first)} on"
+        f"{said}: CIDEr-D (document frequencies of {RERANK_DF}) {decimal(figures.chosen)} instead"
+        f" of {decimal(figures.first)} (95 % {signed(low)} to {signed(high)}), BLEU-4"
+        f" {decimal(figures.bleu_4_chosen)} instead of {decimal(figures.bleu_4_first)} on"
         f" {counted(figures.images, 'validation image')} that the weights were not fitted on"
     )
 

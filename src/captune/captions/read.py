@@ -40,7 +40,7 @@ from captune.images.dataset import (
     metadata_rows,
     open_dataset,
     parse_source,
-    parts_of,
+    row_groups_of,
 )
 from captune.images.match import without_ending
 from captune.json_yaml import MOST_MEMORY, json_cost, json_kind, parse_json
@@ -247,7 +247,7 @@ def _read_shards(folder: Path, collector: CaptionCollector) -> CaptionFile:
     """The captions of all shards that are done. A key that comes again is SHARD/KEY."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.parquet")):
-        for part in parts_of(path):
+        for part in row_groups_of(path):
             if "caption" not in part.schema.names:
                 raise UserError(
                     f"{collector.shown} has shards without captions; give those of caption."

@@ -51,9 +51,9 @@ def _list(arguments: argparse.Namespace) -> int:
     else:
         entries, decoders = catalogue.short_list(), catalogue.decoders()
     if arguments.json:
-        from captune.runs.records import plain
+        from captune.runs.records import json_value
 
-        print_json("models", models=plain(entries), decoders=plain(decoders))
+        print_json("models", models=json_value(entries), decoders=json_value(decoders))
         return 0
     if not entries:
         raise UserError(f"no model holds {arguments.search!r}; captune models --all lists them all")

@@ -15,7 +15,7 @@ from captune.errors import UserError
 
 logger = logging.getLogger("captune")
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class AdaptiveBatches:
@@ -31,12 +31,12 @@ class AdaptiveBatches:
         parts = self.each(items, lambda part: forward(part).numpy())
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def each(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Answer]) -> list[Answer]:
+    def each(self, items: Sequence[Item], work: Callable[[Sequence[Item]], T]) -> list[T]:
         """`work` of all items, in as many pieces as memory asks for.
 
         Raises UserError if not even one item fits.
         """
-        parts: list[Answer] = []
+        parts: list[T] = []
         done = 0
         while done < len(items):
             part = items[done : done + self.size]

@@ -24,7 +24,7 @@ from captune.storage import cache_folder, locked
 logger = logging.getLogger("captune")
 _WAITING_LIMIT = 4096  # arrays
 _WAITING_LIMIT_BYTES = 2**26
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class FeatureCache(AbstractContextManager["FeatureCache", None]):
         )
 
     def _attempt(
-        self, action: Callable[[FeatureStore], Answer], otherwise: Answer, *, writes: bool = False
-    ) -> Answer:
+        self, action: Callable[[FeatureStore], T], otherwise: T, *, writes: bool = False
+    ) -> T:
         store = self._store
         if store is None or (writes and not self._writable):
             return otherwise

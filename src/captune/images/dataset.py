@@ -247,7 +247,7 @@ def open_dataset(source: Source) -> ImageRows | Path:
     known = opened.get(str(root / split))
     if isinstance(known, ImageRows) and known.source == source:
         return known
-    parts = [part for file in splits[split] for part in parts_of(file) if part.rows]
+    parts = [part for file in splits[split] for part in row_groups_of(file) if part.rows]
     if not parts:
         raise UserError(f"{shown}: the split {printable(split)} has no rows")
     rows = sum(part.rows for part in parts)
@@ -276,7 +276,7 @@ def metadata_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a metadata file; each names its image in "file_name". Raises UserError."""
     shown = printable(file)
     if file.suffix == ".parquet":
-        tables = [loaded(part, part.schema.names, shown) for part in parts_of(file)]
+        tables = [loaded(part, part.schema.names, shown) for part in row_groups_of(file)]
         rows = [row for table in tables for row in table.to_pylist()]
     else:
         lines = [line for line in lines_of(read_text(str(file))) if not line.isspace()]
@@ -344,7 +344,7 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and PurePath(name).name == name
 
 
-def parts_of(path: Path) -> list[RowGroup]:
+def row_groups_of(path: Path) -> list[RowGroup]:
     """Of one file. Raises UserError for a damaged one, and MissingExtra."""
     try:
         import pyarrow

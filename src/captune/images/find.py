@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # folders, files, patterns and lists; or the bytes of image files and PIL images, with names or not
-Picture: TypeAlias = "bytes | Image"
-Images: TypeAlias = "str | Path | Picture | Sequence[str | Path | Picture] | Mapping[str, Picture]"
+ImageData: TypeAlias = "bytes | Image"
+Images: TypeAlias = (
+    "str | Path | ImageData | Sequence[str | Path | ImageData] | Mapping[str, ImageData]"
+)
 
 T = TypeVar("T")
 ENDINGS = frozenset(
@@ -47,7 +49,7 @@ class ImageInMemory(type(Path())):  # type: ignore[misc]
     refused: str
 
     @classmethod
-    def of(cls, called: str, picture: Picture, refused: str = "") -> ImageInMemory:
+    def of(cls, called: str, picture: ImageData, refused: str = "") -> ImageInMemory:
         """Raises UserError for neither the bytes of a file nor a PIL image."""
         made = cls(called)
         if not isinstance(picture, bytes | bytearray | memoryview):

@@ -140,9 +140,9 @@ def page_tables(kind: str, figures: Any) -> list[Table]:
     from captune.pages.sections import section_of
     from captune.pages.sources import RunSource
     from captune.runs import Run
-    from captune.runs.records import plain
+    from captune.runs.records import json_value
 
-    run = Run(Path(), {"kind": kind}, plain(figures))
+    run = Run(Path(), {"kind": kind}, json_value(figures))
     return section_of(kind).tables(RunSource(1, "", run))
 
 

@@ -16,9 +16,9 @@ from typing import Any, overload
 
 from captune.answer_files import Row, check_ending, row_files, row_paths
 from captune.captioning.agreement import flagged_sentence
-from captune.captioning.any_captioner import AnyCaptioner, Prepared, prepare
+from captune.captioning.any_captioner import AnyCaptioner, Prepared, prepare_captioner
 from captune.captioning.caption import Caption, without_preamble
-from captune.captioning.captioner import LITE, Captioner, check_length
+from captune.captioning.captioner import Captioner, check_length
 from captune.captioning.generate import GenerationSettings
 from captune.captioning.rerank import chosen_sentence
 from captune.features.encode import none_readable
@@ -36,6 +36,7 @@ from captune.jobs.caption_outputs import (
 from captune.jobs.captioners import CaptionersResult, takes_several
 from captune.jobs.shards import takes_shards
 from captune.models.devices import PeakMemory, resolve_device
+from captune.options.base import LITE
 from captune.options.captioning import CaptionOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -217,7 +218,7 @@ def run(
     """
     is_one_of_several = prepared is not None
     # everything that can be refused is checked before a model is loaded
-    prepared = prepared or prepare(options)
+    prepared = prepared or prepare_captioner(options)
     found = _checked(options, prepared, found, each, progress)
     began = time.monotonic()
     with ExitStack() as stack:

@@ -29,21 +29,21 @@ from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.evaluation import CaptionerFigures, CaptionersMetrics, SideFigure
 from captune.runs.metrics import AgainstBest
-from captune.runs.records import CaptionersRecord, ComparedCaption, plain
+from captune.runs.records import CaptionersRecord, ComparedCaption, json_value
 from captune.runs.writer import captioner_run, writes_run
 from captune.scoring.compare import compare_with_best
 from captune.scoring.score import (
     ScoredCaptions,
     by_ids_of,
+    chosen_metrics,
+    inputs_of,
     origin_of,
-    parse_metrics,
-    read_inputs,
     score_files,
     small_sample_note,
 )
 from captune.statistics import is_settled
 from captune.tables import Column, Table
-from captune.text import counted, listed, p_value, score, short_names, signed
+from captune.text import counted, decimal, listed, p_value, short_names, signed
 from captune_metrics.catalogue import leading, title_of
 from captune_metrics.display import printable
 from captune_metrics.scores import intervals_of
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _FEW = 20  # images whose captions are printed
 Texts = Mapping[str, Mapping[str, str]]  # captioner -> image -> caption
-Job = TypeVar("Job", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(kw_only=True, eq=False)
@@ -69,7 +69,7 @@ class CaptionersResult(Result):
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints; answers: of each image and captioner, null above 10,000."""
-        figures = plain(self.metrics)
+        figures = json_value(self.metrics)
         shown = ("captioners", "alike", "scored", "best", "against_best", "verdict", "names")
         is_all = self.images * len(self.metrics.captioners) <= MOST_ANSWERS
         return {
@@ -99,7 +99,7 @@ class CaptionersResult(Result):
         return [counted(self.images, "image")]
 
 
-def takes_several(job: Job) -> Job:
+def takes_several(job: F) -> F:
     """Decorate captioning: of several --model each describes the images, and they are compared."""
 
     @wraps(job)
@@ -108,7 +108,7 @@ def takes_several(job: Job) -> Job:
             return job(options, *args, **named)
         return _run(options, *args, job=job, **named)
 
-    return cast("Job", inside)
+    return cast("F", inside)
 
 
 @writes_run("captioners")
@@ -122,18 +122,18 @@ def _run(
     found: ImageSet | None = None,
 ) -> CaptionersResult:
     """One captioner after the other, then their scores and the page. job: captions with one."""
-    from captune.captioning.any_captioner import prepare  # it loads torch
+    from captune.captioning.any_captioner import prepare_captioner  # it loads torch
     from captune.jobs.caption_outputs import check_somewhere
 
     found = find_images(options.images, limit=options.limit) if found is None else found
     if each is None:
         check_somewhere(options, len(found.images))
     scoring = _scoring(options, found)
-    read = files_among(*options.images) | ({} if scoring is None else read_inputs(scoring, {}))
+    read = files_among(*options.images) | ({} if scoring is None else inputs_of(scoring, {}))
     check_outputs(read, {}, options.out, row_paths(options.to, (".csv", ".jsonl", ".parquet")))
     ones = {name: _one_of(options, model, name) for name, model in _named(options.model).items()}
     # each that cannot be taken is refused before the first one writes
-    prepared = {name: prepare(one) for name, one in ones.items()}
+    prepared = {name: prepare_captioner(one) for name, one in ones.items()}
     texts: dict[str, dict[str, str]] = {name: {} for name in ones}
     captioners: dict[str, CaptionResult] = {}
     answers: list[dict[str, Any]] = []
@@ -269,7 +269,7 @@ def _scoring(options: CaptionOptions, found: ImageSet) -> MetricOptions | None:
         return None
     metrics = options.metrics or "bleu,rouge_l,cider"
     in_files = found.root.is_absolute()
-    known = parse_metrics(metrics, references=options.references is not None, images=in_files)
+    known = chosen_metrics(metrics, references=options.references is not None, images=in_files)
     if options.references is not None:
         here = _captions("IMAGES", {image.name: "" for image in found.images})
         match_captions(here, read_references(options.references), subset=True, ignore_extra=True)
@@ -343,7 +343,7 @@ def _with_scores(
 def _verdict(
     best: str, figure: float, metric: str, against: Mapping[str, Mapping[str, AgainstBest]]
 ) -> list[str]:
-    said = [f"{best} has the highest {title_of(metric)}, {score(figure)}"]
+    said = [f"{best} has the highest {title_of(metric)}, {decimal(figure)}"]
     for settled, claim in (
         (True, "Significantly lower"),
         (False, "Not significantly different on these images"),

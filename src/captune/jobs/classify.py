@@ -34,7 +34,7 @@ from captune.text import counted, percent
 from captune.zeroshot.classifier import Prediction, ZeroShotClassifier, check_prompts, top_indices
 from captune.zeroshot.labels import Labels, known_truth, read_labels
 
-SHOWN = 20  # predictions on a terminal
+_SHOWN = 20  # predictions on a terminal
 _KEPT = 10  # answers in a record
 OnPrediction = Callable[[Prediction], None]
 _Sink = Callable[[Prediction, int | None], object]
@@ -65,7 +65,7 @@ class ClassifyResult(Result):
         columns = [Column("image", wide=True), Column("label", wide=True)]
         columns += [*numbers("probability"), Column("next labels", wide=True)]
         rows = []
-        for prediction in self.items[:SHOWN]:
+        for prediction in self.items[:_SHOWN]:
             (best, probability), *others = prediction.top(3)
             number = Number(probability, percent(probability, 0))
             following = ", ".join(f"{name} {percent(p, 0)}" for name, p in others)
@@ -225,7 +225,7 @@ def _classify(
             for sink in sinks:
                 sink(prediction, right)
             result.keep(prediction.answer())
-            if len(result.items) < SHOWN:
+            if len(result.items) < _SHOWN:
                 result.items.append(prediction)
             result.images += 1
     if result.images == 0:

@@ -17,13 +17,13 @@ from captune.options.scoring import CompareOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
 from captune.runs.evaluation import CompareMetrics, ImageDifference
-from captune.runs.records import ComparedCaption, CompareRecord, plain
+from captune.runs.records import ComparedCaption, CompareRecord, json_value
 from captune.runs.writer import writes_run
 from captune.scoring.compare import Comparison, compare_captions
 from captune.scoring.score import (
     ScoredCaptions,
     deciding_options,
-    read_inputs,
+    inputs_of,
     score_files,
     small_sample_note,
 )
@@ -43,7 +43,7 @@ class CompareResult(Result):
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints; the differences are those of `top` images on either side."""
-        figures = plain(self.figures())
+        figures = json_value(self.figures())
         shown = (
             *("images_of", "a", "b", "changed_captions", "metrics", "verdicts"),
             *("contradiction", "verdict", "differences", "notes"),
@@ -141,7 +141,7 @@ def run(
     if options.top < 0:
         raise UserError(f"--top must be 0 or more, not {options.top}")
     others = {f"file {n}": other for n, other in enumerate(options.others, 3)}
-    read = read_inputs(options, {"A": options.first, "B": options.second, **others})
+    read = inputs_of(options, {"A": options.first, "B": options.second, **others})
     check_outputs(read, {"--csv": options.csv}, options.out)
     check_ending("--csv", options.csv, ".csv", instead="")
     if options.others:
@@ -169,7 +169,7 @@ def run(
         with RunWriter(options.out, "compare", options, root, command=command) as run:
             for record in records_of(result):
                 run.record(record)
-            metrics = plain(metrics_of(result, options))
+            metrics = json_value(metrics_of(result, options))
             if metrics["recipes_b"] is None:
                 del metrics["recipes_b"]
             run.metrics = metrics

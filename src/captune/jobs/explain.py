@@ -16,8 +16,8 @@ from captune.attribution.explanation import ExplainedWord, Explanation, TimeBudg
 from captune.attribution.methods import LayerHead, choose_map, read_default
 from captune.attribution.vlm_image import any_captioned_images, model_of
 from captune.captioning.agreement import flagged_sentence
-from captune.captioning.any_captioner import prepare
-from captune.captioning.captioner import LITE, Captioner, check_length
+from captune.captioning.any_captioner import prepare_captioner
+from captune.captioning.captioner import Captioner, check_length
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.features.encode import none_readable
@@ -25,6 +25,7 @@ from captune.files import home_path
 from captune.images import Images, ImageSet, Skipped, UnreadableImage, find_images
 from captune.jobs import Result, check_outputs, files_among, page_tables
 from captune.models.encoders import describe_model
+from captune.options.base import LITE
 from captune.options.captioning import ExplainOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Progress
@@ -36,8 +37,8 @@ from captune.text import counted, percent
 from captune.zeroshot.classifier import ZeroShotClassifier
 from captune_metrics.display import printable, quoted
 
-KEPT = 1000  # records that the result holds itself; more are in the files alone
-SHOWN = 20  # explanations on a terminal
+RECORDS_KEPT = 1000  # records that the result holds itself; more are in the files alone
+_SHOWN = 20  # explanations on a terminal
 OnExplanation = Callable[[Explanation], None]
 
 
@@ -68,7 +69,7 @@ class ExplainResult(Result):
         return super().summary() | {
             "model": self.model,
             "map": self.map,
-            "explanations": self.records if self.images <= KEPT else None,
+            "explanations": self.records if self.images <= RECORDS_KEPT else None,
             "words": self.words,
             "marks": self.marks,
             "seconds": round(self.seconds, 3),
@@ -79,7 +80,7 @@ class ExplainResult(Result):
         """The words of each image, where these are few; how many maps have which mark."""
         from captune.pages.sections.maps import doubtful_words
 
-        records = self.records if self.images <= SHOWN else []
+        records = self.records if self.images <= _SHOWN else []
         found = [_word_table(record) for record in records]
         found += page_tables("explain", {"marks": self.marks})
         doubtful = doubtful_words(records)
@@ -198,7 +199,7 @@ def _captioner_source(
     captions: Mapping[str, str] | None,
 ) -> _Source:
     # everything that can be refused is checked before a model is loaded
-    prepared = prepare(options)
+    prepared = prepare_captioner(options)
     folder = prepared.place
     if folder.parent == home_path(options.model):
         progress.message(f"{options.model}: explains {folder.name}, the best of its methods")
@@ -329,9 +330,9 @@ def _explain(
             if word["faithfulness"] is not None:
                 mark = word["faithfulness"]["mark"]
                 result.marks[mark] = result.marks.get(mark, 0) + 1
-        if len(result.records) < KEPT:
+        if len(result.records) < RECORDS_KEPT:
             result.records.append(record)
-        if len(result.items) < SHOWN:
+        if len(result.items) < _SHOWN:
             result.items.append(explanation)
         yield explanation
 

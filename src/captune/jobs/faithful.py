@@ -16,8 +16,7 @@ from typing import Any
 from captune.attribution.faithful.dataset import read_boxes
 from captune.attribution.faithful.leaderboard import Evaluation
 from captune.attribution.faithful.results import Leaderboard
-from captune.captioning.any_captioner import Prepared, prepare
-from captune.captioning.captioner import LITE
+from captune.captioning.any_captioner import Prepared, prepare_captioner
 from captune.captioning.checkpoint import write_beside
 from captune.captioning.dataset import CaptionDataset, leaked_ids, read_dataset
 from captune.captioning.settings import EXPLAIN
@@ -26,6 +25,7 @@ from captune.files import home_path, real_path
 from captune.images import find_images
 from captune.jobs import Result, page_tables
 from captune.models.hub import silence_transformers
+from captune.options.base import LITE
 from captune.options.captioning import FaithfulOptions
 from captune.options.codec import from_python
 from captune.progress import SILENT, Noting, Progress
@@ -99,7 +99,7 @@ def run(
     command: the words that made this run, kept in it. Raises UserError for what cannot be done;
     unreadable images are named in the result.
     """
-    prepared = prepare(options)
+    prepared = prepare_captioner(options)
     folder = prepared.place
     if real_path(options.out) in (real_path(folder), real_path(home_path(options.model))):
         raise UserError(

@@ -24,7 +24,7 @@ from captune.options.recognition import PromptsOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.metrics import NegationProbe
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.runs.writer import writes_run
 from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted
@@ -56,7 +56,7 @@ class PromptsResult(Result):
             "model": self.model,
             "prompts": prompts,
             "best": None if best is None else self.comparison.results[best].template,
-            "negation": plain(self.probes),
+            "negation": json_value(self.probes),
         }
 
     def tables(self) -> list[Table]:
@@ -74,10 +74,10 @@ class PromptsResult(Result):
             "label_names": dict(zip(labels.ids, labels.names, strict=True)),
             "best": comparison.best,
             "prompts": comparison.rows(),
-            "negation": plain(self.probes),
+            "negation": json_value(self.probes),
             "agreement": comparison.agreement,
             "calibration": [one.calibration for one in comparison.results],
-            "class_changes": plain([comparison.class_changes(i) for i in range(prompts)]),
+            "class_changes": json_value([comparison.class_changes(i) for i in range(prompts)]),
             "skipped": self.skipped,
         }
 
@@ -183,7 +183,7 @@ def run(
             for record in _records(result, images, indices):
                 run.record(record)
             run.metrics = result.figures()
-        tables = {"prompts.csv": comparison.rows(), "negation.csv": plain(probes)}
+        tables = {"prompts.csv": comparison.rows(), "negation.csv": json_value(probes)}
         for name, rows in tables.items():
             if rows:
                 write_csv(options.out / name, of_mappings(rows), raw=options.raw_csv)

@@ -54,7 +54,7 @@ from captune.runs import Run, read_run
 from captune.runs.metrics import Reranking, Tuned, TuneMetrics
 from captune.runs.reader import ABOUT, METRICS
 from captune.tables import Column, Table, estimate, in_markdown
-from captune.text import counted, file_size, millions, one_line, score
+from captune.text import counted, decimal, file_size, millions, one_line
 from captune_metrics.catalogue import title_of
 from captune_metrics.display import printable
 
@@ -369,7 +369,7 @@ def _body(
     )
     yield f"## Figures\n\nOn {counted(tuned.images, 'validation image')}, with 95 % intervals:"
     figures = [
-        [title_of(id), estimate(one.corpus, one.interval, score), one_line(one.name)]
+        [title_of(id), estimate(one.corpus, one.interval, decimal), one_line(one.name)]
         for id, one in tuned.scores.items()
     ]
     columns = [Column("metric"), Column("figure", number=True), Column("recipe")]
@@ -379,7 +379,7 @@ def _body(
     checks = [
         [
             one_line(one.about),
-            score(one.figure),
+            decimal(one.figure),
             "a fatal problem" if one.is_fatal else "a problem" if one.wrong else "fine",
         ]
         for one in tuned.findings

@@ -15,10 +15,10 @@ from captune.options.codec import from_python
 from captune.options.scoring import RankOptions
 from captune.progress import SILENT, Progress
 from captune.runs import read_run
-from captune.runs.writer import locked
+from captune.runs.writer import locked_folder
 from captune.scoring.rank import Pair, Ranking, rank_run
 from captune.tables import Column, Table, number, numbers
-from captune.text import counted, score
+from captune.text import counted, decimal
 from captune_metrics.display import shorten
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class RankResult(Result):
         rows = [
             [
                 pair.rank,
-                *(number(pair.scores.get(metric), score) for metric in metrics),
+                *(number(pair.scores.get(metric), decimal) for metric in metrics),
                 pair.path or pair.image,
                 shorten(pair.caption.strip(), 120),
             ]
@@ -84,9 +84,9 @@ class RankResult(Result):
         metric = self.ranking.metrics[self.ranking.by]
         line = metric.name or self.ranking.by
         if metric.corpus is not None:
-            line += f": {score(metric.corpus)} over {counted(self.images, 'image')}"
+            line += f": {decimal(metric.corpus)} over {counted(self.images, 'image')}"
         if metric.ends is not None:
-            line += " (95 % {} to {})".format(*map(score, metric.ends))
+            line += " (95 % {} to {})".format(*map(decimal, metric.ends))
         return [line, *([] if self.explained is None else self.explained.sentences())]
 
 
@@ -112,7 +112,7 @@ def run(
     check_folder_name(folder)
     ranking = rank_run(options)
     maps = folder / "maps" / stem_of(ranking)
-    with locked(folder):
+    with locked_folder(folder):
         explained = None
         if options.explain:
             explained = _explain(ranking, options.model, maps, progress, command)

@@ -17,13 +17,13 @@ from captune.options.scoring import ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import RunWriter, versions
 from captune.runs.evaluation import Agreement, MetricFigure, ScoreMetrics
-from captune.runs.records import ScoreRecord, plain
+from captune.runs.records import ScoreRecord, json_value
 from captune.runs.writer import writes_run
 from captune.scoring.rank import agreement
 from captune.scoring.score import (
     ScoredCaptions,
     deciding_options,
-    read_inputs,
+    inputs_of,
     score_files,
     small_sample_note,
 )
@@ -63,8 +63,8 @@ class ScoreResult(Result):
         """What `--json` prints."""
         return super().summary() | {
             "images_of": self.scored.images_of,
-            "metrics": plain(self.metrics),
-            "agreement": plain(self.agreement),
+            "metrics": json_value(self.metrics),
+            "agreement": json_value(self.agreement),
             "notes": self.notes,
         }
 
@@ -197,7 +197,7 @@ def _refuse(options: ScoreOptions) -> None:
     if options.candidates is None:
         raise UserError("no captions to score; name a file: captune score CANDIDATES ...")
     files = {"--per-image": options.per_image, "--save-df": options.save_df}
-    read = read_inputs(options, {"candidates": options.candidates})
+    read = inputs_of(options, {"candidates": options.candidates})
     check_outputs(read, files, options.out, row_paths(options.to))
     check_ending("--per-image", options.per_image, ".csv")
     if options.save_df is not None:

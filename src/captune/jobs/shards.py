@@ -21,7 +21,7 @@ from captune.progress import SILENT, Progress
 from captune.runs import RunWriter
 from captune.runs.kinds import KINDS
 from captune.runs.metrics import Sharded
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.runs.writer import claim
 from captune.shards.driver import Tally, drive, forget_plan
 from captune.shards.engines import run_local, run_ray
@@ -33,7 +33,7 @@ from captune_metrics.display import printable
 
 _REASONS = 5
 _TURN_S = 60.0  # for another to write the run of the same shards
-Job = TypeVar("Job", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(kw_only=True, eq=False)
@@ -67,7 +67,7 @@ class ShardsResult(Result):
         total, tally = self.total, self.tally
         failed = {} if tally is None else {"failed": tally.failed, "were_there": tally.there}
         return super().summary() | {
-            **{name: value for name, value in plain(self.sharded).items() if name != "rate"},
+            **{name: value for name, value in json_value(self.sharded).items() if name != "rate"},
             "claimed": len(total.claimed),
             **failed,
         }
@@ -114,10 +114,10 @@ class ShardsResult(Result):
         )
 
 
-def takes_shards(kind: str) -> Callable[[Job], Job]:
+def takes_shards(kind: str) -> Callable[[F], F]:
     """Decorate a job: where its options speak of shards, it runs as such."""
 
-    def decorated(job: Job) -> Job:
+    def decorated(job: F) -> F:
         @wraps(job)
         def inside(
             options: ShardOptions,
@@ -130,7 +130,7 @@ def takes_shards(kind: str) -> Callable[[Job], Job]:
                 return run_sharded(kind, options, progress, command=command)
             return job(options, progress, command=command, **more)
 
-        return cast("Job", inside)
+        return cast("F", inside)
 
     return decorated
 

@@ -34,7 +34,7 @@ from captune.captioning.training.budget import check_budget, planned, planned_in
 from captune.captioning.training.checks import check_possible, read_inputs
 from captune.captioning.training.frozen import this_process
 from captune.captioning.training.run import built_in, requested, run_writer, train_method
-from captune.captioning.training.setup import TrainingSetup, prepare
+from captune.captioning.training.setup import TrainingSetup, prepare_training
 from captune.captioning.training.state import with_config, write_config
 from captune.captioning.tuning import TUNING_METHODS
 from captune.features.cache import cache_for
@@ -185,7 +185,7 @@ def run(
                 say(sentence)
         stack.enter_context(silence_transformers())
         cache = stack.enter_context(cache_for(options))
-        setup = prepare(options, inputs, settings, stack, cache, command, heard)
+        setup = prepare_training(options, inputs, settings, stack, cache, command, heard)
         _check_budget(setup)
         smaller = {size: subset_setup(setup, size) for size in options.sizes[:-1]}
         if is_first:

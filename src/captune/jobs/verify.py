@@ -29,7 +29,7 @@ from captune.runs import Run, read_run, versions
 from captune.runs.evaluation import CompareMetrics, ScoreMetrics
 from captune.runs.kinds import KINDS, check_records
 from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged, read_metrics, typed
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.runs.writer import as_json
 from captune.scoring.score import HOW_COMPUTED
 from captune.tables import Column, Number, Table, number, numbers
@@ -282,10 +282,10 @@ def _score_again(found: Verification, run: Run, given: VerifyOptions, progress: 
         no_interval=not has_intervals,
     )
     result = score.run(options, progress)
-    again = _Again(found, run, plain(score.metrics_of(result, options)), recipes)
+    again = _Again(found, run, json_value(score.metrics_of(result, options)), recipes)
     again.compare_figures("corpus")
     again.compare_inputs("", inputs, result.scored.inputs())
-    again.compare_records(plain(record) for record in score.records_of(result.scored))
+    again.compare_records(json_value(record) for record in score.records_of(result.scored))
 
 
 def _compare_again(found: Verification, run: Run, given: VerifyOptions, progress: Progress) -> None:
@@ -302,11 +302,11 @@ def _compare_again(found: Verification, run: Run, given: VerifyOptions, progress
         top=max(map(len, sides), default=0),
     )
     result = compare.run(options, progress)
-    again = _Again(found, run, plain(compare.metrics_of(result, options)), recipes)
+    again = _Again(found, run, json_value(compare.metrics_of(result, options)), recipes)
     again.compare_figures("difference")
     for side, then, scored in zip("AB", (inputs.a, inputs.b), result.scored, strict=True):
         again.compare_inputs(f"{side}: ", then, scored.inputs())
-    again.compare_records(map(plain, compare.records_of(result)))
+    again.compare_records(map(json_value, compare.records_of(result)))
 
 
 def _recorded_options(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from captune.errors import UserError
 from captune.files import home_path
 from captune.json_yaml import read_object
-from captune.registry import MODELS
+from captune.registry import MODEL_PLUGINS
 from captune_metrics.display import did_you_mean, quoted
 from captune_metrics.plugins import plugins_of, source_of
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
 
 T = TypeVar("T")
-Kind = Literal["lite", "open_clip", "hf", "timm"]
+ModelKind = Literal["lite", "open_clip", "hf", "timm"]
 
 MIRRORED = "+mirrored"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -66,7 +66,7 @@ class ModelSpec:
     """A parsed spec; which of the fields are set says where the weights come from.
 
     text: as the user wrote it.
-    kind: a `Kind`, or the name of another package's backend; `name` is then what follows it.
+    kind: a `ModelKind`, or the name of another package's backend; `name` is then what follows it.
     name, tag: an entry of the library's own list (open_clip: both; timm: name, with its tag in it).
     repo: a repository of the model hub.
     folder: a local folder that holds weights, preprocessing and tokenizer.
@@ -110,7 +110,7 @@ def parse_spec(text: str | ModelSpec) -> ModelSpec:
     if not colon or len(prefix) == 1:  # one letter is a Windows drive
         return _parse_bare(text)
     if prefix not in ("open_clip", "hf", "timm"):
-        if rest and prefix in plugins_of(MODELS):
+        if rest and prefix in plugins_of(MODEL_PLUGINS):
             path = home_path(rest)
             return ModelSpec(text, prefix, name=rest, folder=path if path.is_dir() else None)
         if home_path(text).exists():
@@ -153,7 +153,7 @@ def require_config(names: Container[str], where: str) -> None:
         raise UserError(f"{where} has no config.json, so its architecture is unknown{also}")
 
 
-def detect_layout(folder: Path) -> Kind:
+def detect_layout(folder: Path) -> ModelKind:
     """The library whose layout `folder` has, or UserError.
 
     open_clip comes first where its weights are there: repositories of timm and LAION carry it
@@ -184,7 +184,7 @@ def require_possible(path: Path, text: str) -> None:
         raise UserError(f"{quoted(text)} cannot be the name of a file or a model") from None
 
 
-def _parse_prefixed(text: str, kind: Kind, rest: str) -> ModelSpec:
+def _parse_prefixed(text: str, kind: ModelKind, rest: str) -> ModelSpec:
     path = home_path(rest)
     if path.is_dir():
         return ModelSpec(text, kind, folder=path)
@@ -260,7 +260,7 @@ def _looks_like_path(name: str) -> bool:
 
 def backends() -> dict[str, str]:
     """The kinds of model specs -> the package that loads them, without importing any."""
-    others = {name: source_of(point) for name, point in plugins_of(MODELS).items()}
+    others = {name: source_of(point) for name, point in plugins_of(MODEL_PLUGINS).items()}
     return others | dict.fromkeys(_LOADERS, "captune")
 
 
@@ -268,7 +268,7 @@ def _loader(kind: str) -> Any:
     """What has `load` and `fetch` for a kind: a module of ours, or another package's object."""
     if kind in _LOADERS:
         return importlib.import_module(_LOADERS[kind])
-    return plugins_of(MODELS)[kind].load()
+    return plugins_of(MODEL_PLUGINS)[kind].load()
 
 
 def load_model(

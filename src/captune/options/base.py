@@ -13,6 +13,7 @@ from captune.errors import UserError
 from captune_metrics.display import printable
 
 FROM_DATASET = "from-dataset"
+LITE = "lite"  # what comes with the package, wherever a model, captioner or part of one is named
 IN_MEMORY = "captions in memory"
 
 
@@ -109,7 +110,7 @@ class ModelOptions:
 
     model: str = option(
         "model spec: lite, open_clip:NAME/TAG, hf:REPO_OR_FOLDER, timm:NAME or a local folder",
-        "lite",
+        LITE,
         metavar="SPEC",
         section="model",
     )

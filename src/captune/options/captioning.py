@@ -8,6 +8,7 @@ from typing import Any
 
 from captune.errors import UserError
 from captune.options.base import (
+    LITE,
     DatasetOptions,
     ImageOptions,
     ModelOptions,
@@ -40,7 +41,7 @@ RERANK_HELP = (
 class CaptionerOptions(ModelOptions):
     """What every command that runs a captioner takes."""
 
-    model: str = option(_MODEL, "lite", metavar=_MODELS, section="model")
+    model: str = option(_MODEL, LITE, metavar=_MODELS, section="model")
     prompt: str | None = option(
         "what a captioner of transformers is asked, or how its captions begin where it does not"
         " chat",
@@ -114,7 +115,7 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
 
     model: Any = option(
         f"{_MODEL}; given several times, these are compared",
-        "lite",
+        LITE,
         repeat=True,
         metavar=_MODELS,
         section="model",
@@ -175,7 +176,7 @@ class CaptionOptions(ShardOptions, ImageOptions, CaptionerOptions, RowOptions):
 
     def __post_init__(self) -> None:
         models = self.model if isinstance(self.model, list | tuple) else [self.model]
-        models = [str(one) for one in models] or ["lite"]
+        models = [str(one) for one in models] or [LITE]
         self.model = models if len(models) > 1 else models[0]
         if self.overwrite and not self.sidecar and self.out is None:
             raise UserError("--overwrite is for --sidecar and --out; give one of them too")

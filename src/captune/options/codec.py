@@ -17,7 +17,7 @@ from captune.errors import UserError
 from captune.options.base import CaptionsInMemory
 from captune_metrics.display import quoted
 
-Options = TypeVar("Options")
+T = TypeVar("T")
 # numpy's are numbers, too
 _NUMBERS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number")}
 _METAVARS = {int: "N", float: "X", Path: "FILE"}
@@ -56,7 +56,7 @@ def names_a_path(action: argparse.Action) -> bool:
     return action.choices is None and (action.type is _path or is_list or is_named)
 
 
-def read_options(options: type[Options], arguments: argparse.Namespace) -> Options:
+def read_options(options: type[T], arguments: argparse.Namespace) -> T:
     """The dataclass filled from parsed arguments."""
     return options(**{field.name: getattr(arguments, field.name) for field in _fields(options)})
 
@@ -114,7 +114,7 @@ def words_of(
     return ["captune", command, *positional, *flags]
 
 
-def from_python(options: type[Options], **keywords: Any) -> Options:
+def from_python(options: type[T], **keywords: Any) -> T:
     """The dataclass filled from the keywords of a call.
 
     Where an option is a path, a string does as well; where it is a list of texts, so does a single

@@ -19,7 +19,7 @@ from captune.options.base import (
 )
 from captune_metrics.display import printable
 
-FILES = (".tar", ".parquet", ".arrow")  # a shard each
+SHARD_FILES = (".tar", ".parquet", ".arrow")  # a shard each
 WEBDATASET = "webdataset"
 PLAN = "_captune.json"  # beside the shards of answers
 SHARD_SIZE = 1000
@@ -40,7 +40,7 @@ def spelled(text: str) -> str:
 
 def names_shards(word: str) -> bool:
     """Whether a word of IMAGES stands for shards and not for image files."""
-    if is_address(word) or word.lower().endswith(FILES):
+    if is_address(word) or word.lower().endswith(SHARD_FILES):
         return True
     try:
         return os.path.isdir(word) and holds_shards(os.listdir(word))  # noqa: PTH208, PTH112

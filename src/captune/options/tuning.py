@@ -7,6 +7,7 @@ from pathlib import Path
 
 from captune.errors import UserError
 from captune.options.base import (
+    LITE,
     DatasetOptions,
     caption_column_option,
     check_overwrite,
@@ -38,7 +39,7 @@ class TuneOptions(DatasetOptions):
         "captions without images to learn words from, as --captions; an image-text model says what"
         " such an image would look like to the encoder"
     )
-    extra_model: str = option("image-text model of --extra-text", "lite", metavar="SPEC")
+    extra_model: str = option("image-text model of --extra-text", LITE, metavar="SPEC")
     extra_noise: float = option(
         "noise on what --extra-text would look like, in deviations of images", 0.5
     )
@@ -66,9 +67,9 @@ class TuneOptions(DatasetOptions):
         metavar="NAME",
         names=BRIDGES.names,
     )
-    encoder: str = option("frozen image encoder, a model spec", "lite", metavar="SPEC")
+    encoder: str = option("frozen image encoder, a model spec", LITE, metavar="SPEC")
     decoder: str = option(
-        "frozen language model: lite, hf:REPO or a local folder", "lite", metavar="SPEC"
+        "frozen language model: lite, hf:REPO or a local folder", LITE, metavar="SPEC"
     )
     decoder_blocks: int = option(
         "keep only the first N blocks of the language model, which is faster but forgets what it"
@@ -194,8 +195,8 @@ class TuneOptions(DatasetOptions):
         choices=EVIDENCE,
     )
     candidates: int = option("captions of an image to choose among, with --rerank (0: 5)", 0)
-    rerank_model: str = option("image-text model of --rerank match", "lite", metavar="SPEC")
-    score_model: str = option("model that computes CLIPScore, or none", "lite", metavar="SPEC")
+    rerank_model: str = option("image-text model of --rerank match", LITE, metavar="SPEC")
+    score_model: str = option("model that computes CLIPScore, or none", LITE, metavar="SPEC")
     save_steps: int = option(
         "updates between two checkpoints, from which a killed run resumes (0: ten checkpoints per"
         " epoch)",

@@ -20,7 +20,7 @@ import captune
 from captune.errors import UserError
 from captune.files import read_text
 from captune.json_yaml import MOST_MEMORY, as_shown, convert, differences, json_cost, require
-from captune.pages.page import PageAbout, build, render_page
+from captune.pages.page import PageAbout, build_page, render_page
 from captune.pages.sources import digests_of
 from captune.pages.thumbnails import Album
 from captune.runs.kinds import check_records
@@ -62,7 +62,7 @@ def check_page(page: Path, folders: Sequence[str] = ()) -> PageCheck:
     """
     said = read_page(page)
     about = said.about
-    report = build(
+    report = build_page(
         # the methods of a tune are found below it
         list(folders) or [run.folder for run in about.runs if not run.below],
         about.settings,

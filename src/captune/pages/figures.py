@@ -56,7 +56,9 @@ if TYPE_CHECKING:
 
     from captune.zeroshot.template_comparison import TemplateComparison
 
-Figures = Iterator[tuple[str, "Figure"]]  # what the file is called without an ending, the figure
+NamedFigures = Iterator[
+    tuple[str, "Figure"]
+]  # what the file is called without an ending, the figure
 EXPORTED = (".png", ".svg", ".pdf")
 _AFTER_JOB = {"tune": (".png",), "compare": (".png",)}  # of other kinds also as SVG
 _FIGURES_EACH = 6  # prompts of which each has figures of its own
@@ -65,7 +67,7 @@ _PANELS = 59  # words of a figure of maps: rows of five with the image, on a pag
 _SHOWN_PX = 160  # of the longer side: beyond it a smooth map shows nothing new
 
 
-def figures_of(source: RunSource, skipped: list[Skipped]) -> Figures:
+def figures_of(source: RunSource, skipped: list[Skipped]) -> NamedFigures:
     """The figures of a run, one after the other; images that cannot be shown go to `skipped`."""
     draw = _FIGURES.get(source.run.kind)
     return iter(()) if draw is None else draw(source, skipped)
@@ -130,7 +132,7 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip(".") or "run"
 
 
-def _classify(source: RunSource, skipped: list[Skipped]) -> Figures:
+def _classify(source: RunSource, skipped: list[Skipped]) -> NamedFigures:
     found = classify.ClassifyCounts(source, PageSettings())
     if found.confusion:
         ids = found.ids
@@ -144,7 +146,7 @@ def _classify(source: RunSource, skipped: list[Skipped]) -> Figures:
     yield from _top5(source, skipped)
 
 
-def _top5(source: RunSource, skipped: list[Skipped]) -> Figures:
+def _top5(source: RunSource, skipped: list[Skipped]) -> NamedFigures:
     """The assignment's top-5 figure of sampled or named images: one each, and one of all."""
     names = [record["path"] for record in source.run.records()]
     wanted, seed = classify.asked_top5(source, names)
@@ -190,11 +192,11 @@ def _top5_panel(run: Run, record: Mapping[str, Any], image: Image) -> Top5:
     )
 
 
-def _prompts(source: RunSource, _: list[Skipped]) -> Figures:
+def _prompts(source: RunSource, _: list[Skipped]) -> NamedFigures:
     """Accuracy, reliability and changes by class need the truth; agreement and negation do not."""
-    from captune.zeroshot.template_comparison import read_comparison
+    from captune.zeroshot.template_comparison import read_template_comparison
 
-    comparison = read_comparison(source.run)
+    comparison = read_template_comparison(source.run)
     probes = source.run.typed_metrics(PromptsMetrics).negation
     yield "agreement", agreement_figure(comparison)
     if probes:
@@ -220,7 +222,7 @@ def _telling(comparison: TemplateComparison) -> list[int]:
     return sorted(index for index in chosen if index is not None)
 
 
-def _tune(source: RunSource, _: list[Skipped]) -> Figures:
+def _tune(source: RunSource, _: list[Skipped]) -> NamedFigures:
     methods = tune.methods_of(source)
     curves = [
         TrainingCurves(
@@ -236,7 +238,7 @@ def _tune(source: RunSource, _: list[Skipped]) -> Figures:
         yield "images", images_figure(convert(source.at("curve"), Curve))
 
 
-def _compare(source: RunSource, _: list[Skipped]) -> Figures:
+def _compare(source: RunSource, _: list[Skipped]) -> NamedFigures:
     from captune.scoring.compare import read_comparison
 
     comparison = read_comparison(source.run)
@@ -246,7 +248,7 @@ def _compare(source: RunSource, _: list[Skipped]) -> Figures:
         yield f"images-{_file_name(metric)}", image_difference_figure(comparison, metric)
 
 
-def _explain(source: RunSource, skipped: list[Skipped]) -> Figures:
+def _explain(source: RunSource, skipped: list[Skipped]) -> NamedFigures:
     """The assignment's figure: the image, then a panel a word."""
     run = source.run
     colours = source.option("colours", str, "")
@@ -277,7 +279,7 @@ def _explain(source: RunSource, skipped: list[Skipped]) -> Figures:
         yield "words-" + PurePosixPath(record["maps"]).stem, figure
 
 
-_FIGURES: dict[str, Callable[[RunSource, list[Skipped]], Figures]] = {
+_FIGURES: dict[str, Callable[[RunSource, list[Skipped]], NamedFigures]] = {
     "classify": _classify,
     "prompts": _prompts,
     "tune": _tune,
@@ -286,7 +288,7 @@ _FIGURES: dict[str, Callable[[RunSource, list[Skipped]], Figures]] = {
 }
 
 
-def _pairs(page: Page, say: Callable[[str], None]) -> Figures:
+def _pairs(page: Page, say: Callable[[str], None]) -> NamedFigures:
     from captune.pages.rank import pairs_of
 
     found = CaptionSources(page.runs)

@@ -18,7 +18,7 @@ from captune.pages.thumbnails import thumbnail_of
 from captune.runs import Run, read_run
 from captune.runs.kinds import KINDS
 from captune.tables import Column, Table
-from captune.text import one_line, score
+from captune.text import decimal, one_line
 from captune_metrics.scores import Scores
 
 _PICTURES, _BARS = 8, 3
@@ -132,7 +132,7 @@ def _item(value: Any) -> dict[str, Any]:
 
 def _words(explanation: Any) -> Table:
     rows = [
-        [word.word, score(word.log_probability), "" if word.mark is None else word.mark.mark]
+        [word.word, decimal(word.log_probability), "" if word.mark is None else word.mark.mark]
         for word in explanation.words
     ]
     return Table("words", "", [*map(Column, ("word", "log-probability", "its map"))], rows)

@@ -144,7 +144,7 @@ class Page:
         return PageAbout(captune.__version__, *own, runs, self.album.missing, self.album.sizes)
 
 
-def build(
+def build_page(
     folders: Sequence[str | Path],
     settings: PageSettings,
     *,
@@ -231,7 +231,7 @@ def write_report(
     images: the folder of the images of runs from elsewhere, whose images are not shown without it.
     Raises UserError for what is no run and for a file that cannot be written.
     """
-    page = build(folders, settings, command=command, page=str(path), images=images)
+    page = build_page(folders, settings, command=command, page=str(path), images=images)
     with progress.bar("images", len(page.album.pictures)) as advance:
         page.album.encode(advance)
     write_page(page, path)

@@ -36,7 +36,7 @@ from captune.pages.thumbnails import HIDDEN, Album, Picture
 from captune.plots import PairPanel, pairs_figure, save_figure
 from captune.scoring.rank import Pair, Ranking, Standing, Tie, write_table
 from captune.tables import Column, Number, Table, numbers
-from captune.text import count, counted, one_line, plain, score
+from captune.text import count, counted, decimal, one_line, plain
 from captune_metrics.display import shorten
 
 _DRAWN = 20  # pairs at either end of the figure; the page shows all that were asked for
@@ -120,9 +120,9 @@ def _answer(ranking: Ranking, source: RunSource, table: str) -> Any:
     said = words("{}", one_line(metric.name or ranking.by))
     if metric.corpus is not None:
         images = source.counted(count, len(ranking.pairs), "images with this score")
-        said += words(": {} over {} images", source.figure(score, *place, "corpus"), images)
+        said += words(": {} over {} images", source.figure(decimal, *place, "corpus"), images)
         if metric.ends:
-            ends = [source.figure(score, *place, "interval", end) for end in (0, 1)]
+            ends = [source.figure(decimal, *place, "interval", end) for end in (0, 1)]
             said += words(", 95 % interval {} to {}", *ends)
     said += words(".")
     if len(ranking.pairs) > 1:
@@ -239,7 +239,7 @@ def _card(
 
 
 def _score(source: RunSource, pair: Pair, metric: str) -> Number:
-    return source.counted(score, pair.scores[metric], f"{metric} of {pair.image}")
+    return source.counted(decimal, pair.scores[metric], f"{metric} of {pair.image}")
 
 
 def place_text(standing: Standing) -> str:
@@ -264,14 +264,14 @@ def _others(ranking: Ranking, source: RunSource) -> Table | None:
     for metric, distribution in ranking.distributions.items():
         if metric == ranking.by:
             continue
-        median = source.counted(score, distribution.median, f"median of {metric}")
+        median = source.counted(decimal, distribution.median, f"median of {metric}")
         cells: list[Any] = [one_line(ranking.label(metric)), _agreement(ranking, metric), median]
         for end, pairs in _ends(ranking):
             scored = [pair for pair in pairs if metric in pair.scores]
             against = [_is_against(end, ranking.standing(pair, metric)) for pair in scored]
             how = f"median of {metric} of the {end} pairs"
             values = [pair.scores[metric] for pair in scored]
-            cells.append(source.counted(score, median_of(values), how) if values else None)
+            cells.append(source.counted(decimal, median_of(values), how) if values else None)
             cells.append(f"{sum(against)} of {len(scored)}")
         rows.append(cells)
     columns = [Column("metric", wide=True), *numbers("Kendall's tau (95 %)", "median of all")]
@@ -313,12 +313,12 @@ def _distribution(ranking: Ranking) -> Chart | None:
         median=distribution.median,
         best=[ranking.score(pair) for pair in ranking.best],
         worst=[ranking.score(pair) for pair in ranking.worst],
-        says=f"Distribution of {label} over all images, from {score(low)} to {score(high)}, median"
-        f" {score(distribution.median)}; the pairs below are marked at both ends",
+        says=f"Distribution of {label} over all images, from {decimal(low)} to {decimal(high)},"
+        f" median {decimal(distribution.median)}; the pairs below are marked at both ends",
     )
     note = (
-        f"lowest {score(low)}, median {score(distribution.median)} (dashed), highest {score(high)};"
-        f" tallest bar{' (cut)' if is_cut else ''}: {counted(tallest, 'image')}"
+        f"lowest {decimal(low)}, median {decimal(distribution.median)} (dashed), highest"
+        f" {decimal(high)}; tallest bar{' (cut)' if is_cut else ''}: {counted(tallest, 'image')}"
     )
     key = [("good", "best"), ("wrong", "worst")]
     return Chart(svg, f"{label} of each image", key, note, wide=True)
@@ -348,9 +348,9 @@ def pairs_of(ranking: Ranking) -> Any:
     label = ranking.label(ranking.by)
     corpus = metric.name or ranking.by
     if metric.corpus is not None:
-        corpus += f": {score(metric.corpus)} over {counted(len(ranking.pairs), 'image')}"
+        corpus += f": {decimal(metric.corpus)} over {counted(len(ranking.pairs), 'image')}"
     if metric.ends:
-        corpus += ", 95 % {} to {}".format(*map(score, metric.ends))
+        corpus += ", 95 % {} to {}".format(*map(decimal, metric.ends))
     ends = [[_panel(ranking, pair) for pair in pairs[:_DRAWN]] for _, pairs in _ends(ranking)]
     best, worst = [*ends, []][:2]
     title = f"{label}: best and worst of {len(ranking.pairs):,}" if worst else label
@@ -363,7 +363,7 @@ def pairs_of(ranking: Ranking) -> Any:
 def _tied(tie: Tie | None) -> str:
     if tie is None:
         return ""
-    return f"an arbitrary choice among {tie.images:,} images with {score(tie.score)}"
+    return f"an arbitrary choice among {tie.images:,} images with {decimal(tie.score)}"
 
 
 def _panel(ranking: Ranking, pair: Pair) -> PairPanel:
@@ -378,13 +378,13 @@ def _panel(ranking: Ranking, pair: Pair) -> PairPanel:
     elif ranking.root is not None:
         missing = "no image was found" if pair.path is None else "not opened"
     others = [
-        f"{ranking.label(metric)} {score(pair.scores[metric])}"
+        f"{ranking.label(metric)} {decimal(pair.scores[metric])}"
         for metric in ranking.quoted
         if metric in pair.scores
     ]
     return PairPanel(
         caption=pair.caption,
-        score=score(ranking.score(pair)),
+        score=decimal(ranking.score(pair)),
         place=f"{pair.rank:,} of {len(ranking.pairs):,}",
         image=image,
         missing=missing,

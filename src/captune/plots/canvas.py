@@ -231,7 +231,7 @@ def fitted(text: str, width: float, lines: int = 1, size: float = TEXT, **style:
     return broken or [""]
 
 
-def beside(axes: Any, x: int, y: float, inches: float, text: str, **style: Any) -> None:
+def label_beside(axes: Any, x: int, y: float, inches: float, text: str, **style: Any) -> None:
     """Text in the row `y` of axes, so many inches from their left (x 0) or right end (x 1)."""
     axes.annotate(
         text, (x, y), xycoords=("axes fraction", "data"), xytext=(72 * inches, 0),

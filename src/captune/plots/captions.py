@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 from PIL import Image
 
 from captune.plots.canvas import (
@@ -30,6 +29,7 @@ from captune.runs.metrics import Curve
 from captune.text import p_value
 from captune_metrics.catalogue import title_of
 from captune_metrics.display import shorten
+from captune_metrics.resampling import Doubles
 
 if TYPE_CHECKING:
     from captune.scoring.compare import Comparison, MetricComparison
@@ -243,7 +243,7 @@ def _scatter(axes: Any, metric: MetricComparison) -> None:
 
 def _histogram(axes: Any, metric: MetricComparison) -> None:
     differences = metric.differences
-    differing: NDArray[np.float64] = differences[differences != 0]
+    differing: Doubles = differences[differences != 0]
     reach = float(np.abs(differences).max()) or 1.0
     # an odd number of bins would put one across 0
     edges = np.linspace(-reach, reach, 2 * int(np.clip(np.sqrt(differing.size) / 2, 6, 20)) + 1)

@@ -19,10 +19,10 @@ from captune.plots.canvas import (
     WIDTH,
     Sheet,
     Tone,
-    beside,
     clean,
     fitted,
     house_style,
+    label_beside,
     measured,
     shrunk,
 )
@@ -175,7 +175,7 @@ class _Card:
             axes.barh(bar, 100, height=_BAR, color=Tone.FAINT, alpha=0.5)
             axes.barh(bar, 100 * row.probability, height=_BAR, color=row.colour)
             style = {"ha": "right", "fontsize": size, "weight": weight, "color": Tone.INK}
-            beside(axes, 1, bar, _PERCENT, percent(row.probability), **style)
+            label_beside(axes, 1, bar, _PERCENT, percent(row.probability), **style)
             edge += row.height
         if self.is_wrong:
             name = panel.truth if isinstance(panel.truth, str) else panel.labels[panel.truth or 0]

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from captune.plots.canvas import MARGIN, SMALL, WIDTH, Sheet, Tone, beside, fitted, house_style
+from captune.plots.canvas import (
+    MARGIN,
+    SMALL,
+    WIDTH,
+    Sheet,
+    Tone,
+    fitted,
+    house_style,
+    label_beside,
+)
 from captune.statistics import SIGNIFICANT
 from captune.text import p_value, percent, points
 
@@ -235,7 +244,7 @@ class _Rows:
         ends = ((0.7, "right"), (1.13, "right"), (1.22 if texts[0] else 0.15, "left"))
         for text, (left, align) in zip(texts, ends, strict=True):
             weight = "bold" if bold else "normal"
-            beside(self.axes, 1, row, left, text, ha=align, fontsize=SMALL, weight=weight)
+            label_beside(self.axes, 1, row, left, text, ha=align, fontsize=SMALL, weight=weight)
 
     def foot(
         self, entries: list[tuple[str, str, str]], text: str, only: Collection[str] | None = None
@@ -248,4 +257,4 @@ class _Rows:
 
 def _name(axes: Any, row: int, lines: Sequence[str]) -> None:
     text = "\n".join(lines)
-    beside(axes, 0, row, -8 / 72, text, ha="right", fontsize=SMALL, linespacing=1.05)
+    label_beside(axes, 0, row, -8 / 72, text, ha="right", fontsize=SMALL, linespacing=1.05)

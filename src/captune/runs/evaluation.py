@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from captune.images.find import Skipped
-from captune.json_yaml import Count, Number, Share, require
+from captune.json_yaml import Count, Finite, Share, require
 from captune.runs.metrics import AgainstBest, Metrics
 from captune.runs.records import Interval, OpenInterval, known_ends
 
@@ -20,7 +20,7 @@ class MetricFigure(Struct, frozen=True):
     """A metric over all images. recipe: all that decides the figure."""
 
     name: str | None
-    corpus: Number | None
+    corpus: Finite | None
     interval: OpenInterval | None
     recipe: dict[str, Any]
 
@@ -33,7 +33,7 @@ class MetricFigure(Struct, frozen=True):
 class SideFigure(Struct, frozen=True):
     """A metric over the captions of one side."""
 
-    corpus: Number
+    corpus: Finite
     interval: Interval | None
 
 
@@ -42,9 +42,9 @@ class CaptionerFigures(Struct, frozen=True):
 
     spec: str
     images: Count
-    words_mean: Number
+    words_mean: Finite
     ended: Count | None = None
-    images_per_second: Number | None = None
+    images_per_second: Finite | None = None
     peak_bytes: Count | None = None
     scores: dict[str, SideFigure] = {}
 
@@ -80,7 +80,7 @@ class AgreementPair(Struct, frozen=True):
     """Kendall's tau of two metrics."""
 
     metrics: tuple[str, str]
-    tau: Number | None
+    tau: Finite | None
     interval: OpenInterval | None
 
     @property
@@ -141,14 +141,14 @@ class ComparedMetric(Struct, frozen=True, kw_only=True):
     name: str
     a: SideFigure
     b: SideFigure
-    difference: Number
+    difference: Finite
     interval: Interval | None
-    p: Number | None
-    p_holm: Number | None
-    effect_size: Number | None
+    p: Finite | None
+    p_holm: Finite | None
+    effect_size: Finite | None
     images: Better
     share_b_better: Share | None = None
-    detectable_difference: Number | None
+    detectable_difference: Finite | None
     finding: ComparisonFinding
 
     @property
@@ -162,7 +162,7 @@ class CaptionScore(Struct, frozen=True):
     """A caption with one score."""
 
     caption: str
-    score: Number
+    score: Finite
 
 
 class ImageDifference(Struct, frozen=True):
@@ -170,7 +170,7 @@ class ImageDifference(Struct, frozen=True):
 
     image: str
     path: str | None
-    difference: Number
+    difference: Finite
     a: CaptionScore
     b: CaptionScore
     references: list[str]
@@ -236,20 +236,20 @@ class MapRow(Struct, frozen=True):
     layer: int | None
     head: int | str | None
     words: Count
-    insertion: Number | None = None
-    deletion: Number | None = None
-    comprehensiveness: Number | None = None
-    sufficiency: Number | None = None
-    pointing: Number | None = None
-    pointing_centre: Number | None = None
-    overlap: Number | None = None
+    insertion: Finite | None = None
+    deletion: Finite | None = None
+    comprehensiveness: Finite | None = None
+    sufficiency: Finite | None = None
+    pointing: Finite | None = None
+    pointing_centre: Finite | None = None
+    overlap: Finite | None = None
     insertion_interval: Interval | None = None
     deletion_interval: Interval | None = None
     comprehensiveness_interval: Interval | None = None
     sufficiency_interval: Interval | None = None
     pointing_interval: Interval | None = None
     overlap_interval: Interval | None = None
-    advantage: Number | None = None
+    advantage: Finite | None = None
 
 
 class Verdict(Struct, frozen=True):
@@ -260,7 +260,7 @@ class Verdict(Struct, frozen=True):
     answer: str
 
 
-class EvalReport(Struct, frozen=True):
+class MapReport(Struct, frozen=True):
     """Of one set of images and captions. measured_on: how many images, in words."""
 
     title: str
@@ -288,7 +288,7 @@ class FaithfulMetrics(Metrics, frozen=True):
 
     default: MapChoice
     sentences: list[str]
-    reports: list[EvalReport]
+    reports: list[MapReport]
     sanity: Sanity
     stages: Stages = Stages()
     skipped: list[Skipped] = field(default_factory=list)

@@ -268,7 +268,7 @@ KINDS = {
         records.FaithfulRecord,
         evaluation.FaithfulMetrics,
         "explanations",
-        _OWN + "maps:faithful",
+        _OWN + "maps:LEADERBOARD",
         _recount_faithful,
     ),
 }

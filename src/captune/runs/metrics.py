@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from captune.images.find import Skipped
-from captune.json_yaml import MOST, Count, Number, Share, require
+from captune.json_yaml import MOST, Count, Finite, Share, require
 from captune.runs.records import Interval
 
 Epoch = Annotated[float, Meta(ge=0, le=MOST)]
@@ -35,7 +35,7 @@ class Sharded(Struct, frozen=True):
     rows: Count
     errors: Count
     reasons: dict[str, Count] = {}
-    rate: Number | None = None
+    rate: Finite | None = None
 
 
 class PromptAccuracy(Struct, frozen=True):
@@ -82,12 +82,12 @@ class Reliability(Struct, frozen=True):
     """
 
     images: Count
-    ece: Number
-    adaptive_ece: Number
-    ece_floor: Number
-    nll: Number | None
-    mean_confidence: Number
-    accuracy: Number
+    ece: Finite
+    adaptive_ece: Finite
+    ece_floor: Finite
+    nll: Finite | None
+    mean_confidence: Finite
+    accuracy: Finite
     bins: tuple[ReliabilityBin, ...]
 
 
@@ -102,7 +102,7 @@ class Calibration(Struct, frozen=True):
     """
 
     raw: Reliability
-    temperature: Number | None = None
+    temperature: Finite | None = None
     scaled: Reliability | None = None
 
     def __post_init__(self) -> None:
@@ -116,12 +116,12 @@ class AgreementWeights(Struct, frozen=True, omit_defaults=True):
     words: how many it has. match, neighbours: what it was chosen by (`captioning.rerank`).
     """
 
-    constant: Number
-    mean_log_probability: Number
-    lowest_word: Number
-    words: Number
-    match: Number = 0.0
-    neighbours: Number = 0.0
+    constant: Finite
+    mean_log_probability: Finite
+    lowest_word: Finite
+    words: Finite
+    match: Finite = 0.0
+    neighbours: Finite = 0.0
 
 
 class PeopleAgreement(Struct, frozen=True, omit_defaults=True):
@@ -138,8 +138,8 @@ class PeopleAgreement(Struct, frozen=True, omit_defaults=True):
 
     beam: Count
     weights: AgreementWeights
-    brier: Number
-    brier_of_rate: Number
+    brier: Finite
+    brier_of_rate: Finite
     ece_interval: Interval
     reliability: Reliability
     chosen: AgreementWeights | None = None
@@ -152,17 +152,17 @@ class PromptRow(Struct, frozen=True):
     same_as_first: Share
     mean_confidence: Share
     accuracy: Share | None
-    accuracy_low: Number | None
-    accuracy_high: Number | None
+    accuracy_low: Finite | None
+    accuracy_high: Finite | None
     top5_accuracy: Share | None
-    difference: Number | None
-    difference_low: Number | None
-    difference_high: Number | None
+    difference: Finite | None
+    difference_low: Finite | None
+    difference_high: Finite | None
     gained: Count | None
     lost: Count | None
-    p_value: Number | None
-    p_holm: Number | None
-    ece: Number | None
+    p_value: Finite | None
+    p_holm: Finite | None
+    ece: Finite | None
 
 
 class NegationProbe(Struct, frozen=True):
@@ -187,17 +187,17 @@ class NegationProbe(Struct, frozen=True):
     negated: str
     images: Count
     same_answer: Share
-    same_answer_low: Number
-    same_answer_high: Number
+    same_answer_low: Finite
+    same_answer_high: Finite
     right_answer: Share | None
-    right_answer_low: Number | None
-    right_answer_high: Number | None
+    right_answer_low: Finite | None
+    right_answer_high: Finite | None
     denial_wins: Share
-    denial_wins_low: Number
-    denial_wins_high: Number
+    denial_wins_low: Finite
+    denial_wins_high: Finite
     denial_wins_elsewhere: Share | None
-    text_cosine: Number
-    class_cosine: Number | None
+    text_cosine: Finite
+    class_cosine: Finite | None
 
     def interval(self, name: str) -> Interval:
         """The 95 % interval of a share that is known."""
@@ -214,7 +214,7 @@ class ClassChange(Struct, frozen=True, kw_only=True):
     label: str
     images: Count
     change: Annotated[int, Meta(ge=-int(MOST), le=int(MOST))]
-    share: Number = 0.0
+    share: Finite = 0.0
     correct: Count = 0
 
 
@@ -224,7 +224,7 @@ class PromptsMetrics(Metrics, frozen=True):
     prompts: Annotated[list[PromptRow], Meta(min_length=2)]
     best: Count | None
     negation: list[NegationProbe]
-    agreement: list[list[Number]]
+    agreement: list[list[Finite]]
     calibration: list[Calibration | None]
     class_changes: list[list[ClassChange]]
     label_names: dict[str, str] | None = None
@@ -249,7 +249,7 @@ class TunedFigure(Struct, frozen=True):
     """A metric over all validation images. recipe: all that decides the figure."""
 
     name: str
-    corpus: Number
+    corpus: Finite
     interval: Interval | None
     recipe: dict[str, Any]
 
@@ -262,7 +262,7 @@ class Finding(Struct, frozen=True, omit_defaults=True):
     """
 
     about: str
-    figure: Number
+    figure: Finite
     sentence: str
     wrong: bool
     is_fatal: bool = False
@@ -271,8 +271,8 @@ class Finding(Struct, frozen=True, omit_defaults=True):
 class History(Struct, frozen=True):
     """How a training went: (epoch, loss) as logged, and the figures of each epoch."""
 
-    losses: list[tuple[Epoch, Number | None]]
-    epochs: list[dict[str, Number | None]]
+    losses: list[tuple[Epoch, Finite | None]]
+    epochs: list[dict[str, Finite | None]]
     stopped_early: bool
 
     def __post_init__(self) -> None:
@@ -285,9 +285,9 @@ class History(Struct, frozen=True):
 class RerankWeights(Struct, frozen=True):
     """Of a candidate's score: what each thing known of it counts."""
 
-    mean_log_probability: Number
-    match: Number = 0.0
-    neighbours: Number = 0.0
+    mean_log_probability: Finite
+    match: Finite = 0.0
+    neighbours: Finite = 0.0
 
 
 RERANK_DF = "coco-val2017"  # document frequencies of the CIDEr-D that choosing is measured by
@@ -301,12 +301,12 @@ class RerankFigures(Struct, frozen=True):
     """
 
     images: Count
-    first: Number
-    chosen: Number
-    best: Number
+    first: Finite
+    chosen: Finite
+    best: Finite
     interval: Interval
-    bleu_4_first: Number
-    bleu_4_chosen: Number
+    bleu_4_first: Finite
+    bleu_4_chosen: Finite
 
 
 class Reranking(Struct, frozen=True, omit_defaults=True):
@@ -339,8 +339,8 @@ class Tuned(Struct, frozen=True, omit_defaults=True):
     trained: Annotated[dict[str, Count], Meta(min_length=1)]
     scores: dict[str, TunedFigure]
     best_epoch: Count
-    val_loss: Number | None
-    seconds: Number
+    val_loss: Finite | None
+    seconds: Finite
     findings: list[Finding]
     history: History
     images: Count
@@ -372,7 +372,7 @@ class CurvePoint(Struct, frozen=True):
     images: Count
     scores: dict[str, TunedFigure]
     usable: bool
-    difference: Number | None
+    difference: Finite | None
     interval: Interval | None
 
 
@@ -394,7 +394,7 @@ class Curve(Struct, frozen=True):
 class AgainstBest(Struct, frozen=True):
     """A method or captioner less the best one, by a score of the same images."""
 
-    difference: Number
+    difference: Finite
     interval: Interval
     p_holm: Share
 
@@ -433,7 +433,7 @@ class CaptionMetrics(Metrics, frozen=True):
     """
 
     ended: Count
-    words_mean: Number
+    words_mean: Finite
     skipped: list[Skipped] = []
     agreement: PeopleAgreement | None = None
     agreement_mean: Share | None = None

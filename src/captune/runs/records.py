@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 import captune_metrics.display
-from captune.json_yaml import Number, Share, require
+from captune.json_yaml import Finite, Share, require
 
 # what a map was found to be, by how it follows the model
 BETTER, NO_BETTER, UNSEEN = (
@@ -19,8 +19,7 @@ BETTER, NO_BETTER, UNSEEN = (
     "independent of the image",
 )
 Path = Annotated[str, Meta(min_length=1)]
-Scores = dict[str, Number | None]
-OpenInterval = tuple[Number | None, Number | None]  # an end that was no number is nothing
+OpenInterval = tuple[Finite | None, Finite | None]  # an end that was no number is nothing
 
 if TYPE_CHECKING:
     from captune_metrics.display import Interval as Interval
@@ -29,8 +28,8 @@ else:
     class Interval(captune_metrics.display.Interval):
         """As it is read, with ends in bounds."""
 
-        low: Number
-        high: Number
+        low: Finite
+        high: Finite
 
 
 def no_better(record: Mapping[str, Any]) -> list[str]:
@@ -49,7 +48,7 @@ def known_ends(interval: OpenInterval | None) -> Interval | None:
     return Interval(interval[0], interval[1])
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value as JSON has it: structs and dataclasses as dictionaries, arrays as lists."""
     return msgspec.to_builtins(value, enc_hook=_plain)
 
@@ -122,7 +121,7 @@ class TuneRecord(Record, frozen=True):
 
     path: Path
     caption: str
-    scores: Scores
+    scores: dict[str, Finite | None]
     image_id: str | None = None
     ended: bool | None = None
     references: list[str] = []
@@ -132,17 +131,22 @@ class Word(Struct, frozen=True):
     """A word of a caption."""
 
     word: str
-    log_probability: Number | None = None
+    log_probability: Finite | None = None
 
 
 class Candidate(Struct, frozen=True):
-    """What a caption was chosen among, with what spoke for it."""
+    """A caption of an image that may be chosen, and what speaks for it (`captioning.rerank`).
+
+    score: 0 until it was judged. match, neighbours: None where they were not looked at. ids: of its
+    tokens, with the end where it came; a run has none.
+    """
 
     caption: str
-    score: Number
-    mean_log_probability: Number
-    match: Number | None = None
-    neighbours: Number | None = None
+    score: Finite
+    mean_log_probability: Finite
+    match: Finite | None = None
+    neighbours: Finite | None = None
+    ids: list[int] = []
 
 
 class CaptionRecord(Record, frozen=True):
@@ -153,8 +157,8 @@ class CaptionRecord(Record, frozen=True):
     ended: bool
     words: list[Word]
     tokens: int | None = None
-    log_probability: Number | None = None
-    mean_log_probability: Number | None = None
+    log_probability: Finite | None = None
+    mean_log_probability: Finite | None = None
     agreement: Share | None = None
     flagged: bool | None = None
     candidates: list[Candidate] = []
@@ -168,14 +172,14 @@ class ScoreRecord(Record, frozen=True, kw_only=True):
     path: str | None = None
     caption: str
     references: list[str] = []
-    scores: Scores
+    scores: dict[str, Finite | None]
 
 
 class ComparedCaption(Struct, frozen=True):
     """A caption of a comparison with its scores."""
 
     caption: str
-    scores: dict[str, Number]
+    scores: dict[str, Finite]
 
 
 class CompareRecord(Record, frozen=True, kw_only=True):
@@ -197,18 +201,18 @@ class CaptionersRecord(Record, frozen=True, kw_only=True):
     captions: dict[str, ComparedCaption]
 
 
-class Mark(Struct, frozen=True):
+class Faithfulness(Struct, frozen=True):
     """How far to believe a map. gain: nats that the image adds to the word."""
 
     mark: str
-    gain: Number | None = None
+    gain: Finite | None = None
 
 
-class ExplainedWord(Struct, frozen=True):
+class MappedWord(Struct, frozen=True):
     """A word with a map. told: it stands in the tags or captions that were read before."""
 
     word: str
-    faithfulness: Mark | None = None
+    faithfulness: Faithfulness | None = None
     told: bool = False
 
 
@@ -217,9 +221,9 @@ class ExplainRecord(Record, frozen=True):
 
     path: Path
     caption: str
-    words: Annotated[list[ExplainedWord], Meta(min_length=1)]
+    words: Annotated[list[MappedWord], Meta(min_length=1)]
     maps: Path
-    frame: tuple[Number, Number, Number, Number] | None = None
+    frame: tuple[Finite, Finite, Finite, Finite] | None = None
     agreement: Share | None = None
     flagged: bool | None = None
 

@@ -35,7 +35,7 @@ from captune.files import (
 )
 from captune.progress import SILENT, Progress
 from captune.runs.reader import ABOUT, LOCK, METRICS, RECORDS, SCHEMA, kind_of
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.runs.signature import FIELD, signature_of
 from captune_metrics.display import printable
 
@@ -120,9 +120,9 @@ def claim(
 ) -> Iterator[None]:
     """Hold a run folder for a job; a thread that holds it already goes on.
 
-    overwrite, goes_on: as `check_run_folder`. waits_s: as `locked`. say: told of the run of another
-    job that is replaced. Raises UserError where the folder takes no such run, and where another
-    process writes there.
+    overwrite, goes_on: as `check_run_folder`. waits_s: as `locked_folder`. say: told of the run of
+    another job that is replaced. Raises UserError where the folder takes no such run, and where
+    another process writes there.
     """
     real = os.path.realpath(folder)
     with _guard:
@@ -137,7 +137,7 @@ def claim(
             _held[real] = (thread, times)
         return
     check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
-    with locked(folder, waits_s):
+    with locked_folder(folder, waits_s):
         # another may have written there until now
         other = check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
         if other not in (None, kind):
@@ -150,7 +150,7 @@ def claim(
 
 
 @contextmanager
-def locked(folder: Path, waits_s: float = 0.0) -> Iterator[None]:
+def locked_folder(folder: Path, waits_s: float = 0.0) -> Iterator[None]:
     """Hold the lock of a folder, which is made, and taken away again where nothing is in it.
 
     waits_s: for another process that holds it.
@@ -313,7 +313,7 @@ class RunWriter:
         self.metrics: dict[str, Any] | Struct = {}
         self.extra: dict[str, Any] = {}
         self._kind = kind
-        self._options = plain(options)
+        self._options = json_value(options)
         self._root = root
         self._models = [dict(model) for model in models]
         self._command = list(command)
@@ -440,7 +440,7 @@ def _renamed(path: Path, target: Path) -> Iterator[Path]:
 
 def as_json(value: Any, indent: int | None = None) -> str:
     """JSON, in ASCII; numbers that are not finite, for which it has no form, are null."""
-    value = plain(value)
+    value = json_value(value)
     try:
         return json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:

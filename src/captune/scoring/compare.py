@@ -12,7 +12,6 @@ from functools import cached_property
 
 import numpy as np
 from msgspec.structs import asdict
-from numpy.typing import NDArray
 
 from captune.runs import Run
 from captune.runs.evaluation import (
@@ -27,12 +26,13 @@ from captune.runs.evaluation import (
 )
 from captune.runs.metrics import AgainstBest
 from captune.runs.records import CompareRecord
-from captune.scoring.rank import comparable, title_of
+from captune.scoring.rank import comparable, title_of_scores
 from captune.scoring.score import ScoredCaptions, by_ids_of
 from captune.statistics import SIGNIFICANT, holm
 from captune.text import listed, p_value
 from captune_metrics.resampling import (
     RESAMPLES,
+    Doubles,
     PairedInterval,
     Sums,
     cohen_dz,
@@ -54,11 +54,11 @@ class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict
     title: str
     metrics_compared: int
     ids: list[str]
-    raw_a: NDArray[np.float64]
-    raw_b: NDArray[np.float64]
+    raw_a: Doubles
+    raw_b: Doubles
 
     @cached_property
-    def differences(self) -> NDArray[np.float64]:
+    def differences(self) -> Doubles:
         """[n] B - A an image; 0 where only rounding or smoothing tells them apart."""
         return comparable(self.metric, self.raw_b) - comparable(self.metric, self.raw_a)
 
@@ -326,7 +326,7 @@ def _compared(
     better = Better(*(int((signs == sign).sum()) for sign in (1, -1, 0)))
     return MetricComparison(
         metric=a.metric,
-        title=title_of(a),
+        title=title_of_scores(a),
         name=a.name if a.name == b.name else f"A {a.name}, B {b.name}",
         a=SideFigure(a.corpus, boot and boot.first),
         b=SideFigure(b.corpus, boot and boot.second),
@@ -365,7 +365,7 @@ class _Order:
 
     def __init__(self, images: list[str]) -> None:
         self._images = images
-        self._sorted: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._sorted: dict[int, tuple[Doubles, Doubles]] = {}
 
     def sums(self, scores: Scores) -> Sums:
         """The corpus figure of `scores` as sums over images in this order."""
@@ -374,7 +374,7 @@ class _Order:
         values = {image: scores.per_image[image] for image in self._images}
         return replace(scores, per_image=values, statistics=self._rows(scores)).sums()
 
-    def _rows(self, scores: Scores) -> NDArray[np.float64] | None:
+    def _rows(self, scores: Scores) -> Doubles | None:
         if scores.statistics is None:
             return None
         key = id(scores.statistics)

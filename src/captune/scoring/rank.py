@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captune.captions import CaptionFile, match_images
 from captune.errors import UserError
@@ -30,9 +29,10 @@ from captune.runs.reader import RECORDS, damaged
 from captune.runs.records import ScoreRecord
 from captune.statistics import kendall_tau
 from captune.tables import write_csv
-from captune.text import score
+from captune.text import decimal
 from captune_metrics.catalogue import is_metric, metric_id
 from captune_metrics.display import named, printable, quoted
+from captune_metrics.resampling import Doubles
 from captune_metrics.scores import Scores
 
 MEASURE = "Kendall's tau-b of per-image scores, 95 % by jackknife on Fisher's scale"
@@ -212,7 +212,7 @@ class Ranking:
                     shows = f"the {end} one shown is"
                 remarks.append(
                     f"{tie.images:,} of {images:,} images share the score "
-                    f"{score(tie.score)}{self._smoothing(shown[-1])}: {shows} an arbitrary "
+                    f"{decimal(tie.score)}{self._smoothing(shown[-1])}: {shows} an arbitrary "
                     "choice among them"
                 )
         return remarks
@@ -400,7 +400,7 @@ def _sentence(pair: AgreementPair, scores: Mapping[str, Scores]) -> str | None:
     """What a user has to know of two metrics where they disagree."""
     if pair.tau is None or pair.tau >= DISAGREEMENT:
         return None
-    first, second = (title_of(scores[id]) for id in pair.metrics)
+    first, second = (title_of_scores(scores[id]) for id in pair.metrics)
     how = "against each other" if pair.tau < -DISAGREEMENT else "differently"
     spread = "" if pair.interval is None else ", 95 % [{:.2f}, {:.2f}]".format(*pair.interval)
     return (
@@ -409,12 +409,12 @@ def _sentence(pair: AgreementPair, scores: Mapping[str, Scores]) -> str | None:
     )
 
 
-def title_of(scores: Scores) -> str:
+def title_of_scores(scores: Scores) -> str:
     """The metric as papers write it."""
     return scores.title or scores.metric
 
 
-def comparable(metric: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def comparable(metric: str, values: Doubles) -> Doubles:
     """Per-image scores [n] of which equal ones are equal: what is no difference is none.
 
     A BLEU without a common n-gram is 0, not the stand-in of its smoothing, and scores that rounding

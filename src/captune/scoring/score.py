@@ -97,7 +97,7 @@ class ScoredCaptions:
         return found
 
 
-def read_inputs(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:
+def inputs_of(options: MetricOptions, captions: Mapping[str, Path]) -> dict[str, Path]:
     """What a score reads besides `captions`, by what it is called in a sentence."""
     places = {**captions, "references": options.references, "images": options.images}
     if is_file(options.df):
@@ -124,7 +124,7 @@ def score_files(
     keep_corpus: the tokenised captions stay in memory, in `ScoredCaptions.corpus`.
     Raises UserError for what cannot be read, matched or scored.
     """
-    metrics = parse_metrics(
+    metrics = chosen_metrics(
         options.metrics,
         references=options.references is not None,
         images=options.images is not None,
@@ -167,7 +167,7 @@ def score_files(
     return scored
 
 
-def parse_metrics(text: str | None, *, references: bool, images: bool) -> list[Metric]:
+def chosen_metrics(text: str | None, *, references: bool, images: bool) -> list[Metric]:
     """The metrics named in `text`, each once, in the order asked; `bleu` is all four of them.
 
     None asks for what the inputs allow: the text metrics with references, CLIPScore with images.

@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captune.captions import CaptionFile
 from captune.errors import UserError
-from captune.images.dataset import loaded, parts_of
+from captune.images.dataset import loaded, row_groups_of
 from captune.options.scoring import MetricOptions, ScoreOptions
 from captune.options.shards import PLAN
 from captune.progress import SILENT, Progress
-from captune.scoring.score import ScoredCaptions, parse_metrics, text_scores
+from captune.scoring.score import ScoredCaptions, chosen_metrics, text_scores
 from captune_metrics.display import Interval, named, printable
 from captune_metrics.frequency import resolve_df
-from captune_metrics.resampling import mean_of_sums
+from captune_metrics.resampling import Doubles, mean_of_sums
 from captune_metrics.scores import Scores
 
 _MOST_RESAMPLES = 1000
@@ -39,10 +38,10 @@ class _Added:
     """Sums of one metric: over all images, and over those of each resample."""
 
     scores: Scores
-    total: NDArray[np.float64]
-    resampled: NDArray[np.float64]
+    total: Doubles
+    resampled: Doubles
 
-    def add(self, sums: NDArray[np.float64], draws: NDArray[np.float64], start: int) -> None:
+    def add(self, sums: Doubles, draws: Doubles, start: int) -> None:
         rows = sums[start : start + draws.shape[1]]
         self.total += rows.sum(axis=0)
         self.resampled += draws @ rows
@@ -52,14 +51,14 @@ class _Added:
         corpus = float(self._figures(self.total[None], np.array([images]))[0])
         return replace(self.scores, corpus=corpus, per_image={}, statistics=None)
 
-    def interval(self, drawn: NDArray[np.float64]) -> Interval | None:
+    def interval(self, drawn: Doubles) -> Interval | None:
         """95 %, of the resamples; drawn: how many images each has. None where there are none."""
         if not len(drawn):
             return None
         low, high = np.quantile(self._figures(self.resampled, drawn), (0.025, 0.975))
         return Interval(float(low), float(high))
 
-    def _figures(self, sums: NDArray[np.float64], images: NDArray[np.float64]) -> Any:
+    def _figures(self, sums: Doubles, images: Doubles) -> Any:
         of_sums = self.scores.of_sums or mean_of_sums
         pairs = zip(sums, images, strict=True)
         return np.array([of_sums(row[None], int(n))[0] for row, n in pairs])
@@ -80,7 +79,7 @@ def score_shards(
     The scores of single images are not kept. Raises UserError for what cannot be added up.
     """
     assert options.references is not None
-    metrics = parse_metrics(options.metrics, references=True, images=False)
+    metrics = chosen_metrics(options.metrics, references=True, images=False)
     other = [metric.id for metric in metrics if metric.kind != "text"]
     if other:
         raise UserError(f"{named(other)}: not for shards, of which BLEU, ROUGE-L and CIDEr add up")
@@ -174,7 +173,7 @@ def _pairs(
 
 def _captions_of(path: Path, column: str | None) -> Iterator[tuple[str, list[str]]]:
     """Key and captions of each row that has some."""
-    for part in parts_of(path):
+    for part in row_groups_of(path):
         names = part.schema.names
         found = column or next((name for name in _CAPTIONS if name in names), "caption")
         if not {"key", found} <= {*names}:

@@ -98,10 +98,10 @@ def _top(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 class _Captioner:
     def __init__(self, options: CaptionOptions, workers: int) -> None:
-        from captune.captioning.any_captioner import prepare
+        from captune.captioning.any_captioner import prepare_captioner
 
         self._options, self._workers = options, workers
-        prepared = prepare(options)
+        prepared = prepare_captioner(options)
         self._captioner = captioner = prepared.load()
         others = captioner.described()
         seen = (one["preprocessing_id"] for one in others if "preprocessing_id" in one)

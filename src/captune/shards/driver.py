@@ -22,7 +22,7 @@ from captune.files import check_writable, real_path
 from captune.options.base import ImageOptions, RowOptions
 from captune.options.shards import PLAN, ShardOptions, is_address
 from captune.progress import SILENT, Progress
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.shards.manifest import (
     CLAIMED,
     DONE,
@@ -141,7 +141,7 @@ def settle_plan(out: Place, command: str, options: Any, shards: Sequence[Shard])
                 f"{printable(out.address)} holds files that no captune of shards wrote; choose"
                 " another --out"
             )
-        plan = Plan(command, asked, plain(options), ours)  # type: ignore[arg-type]
+        plan = Plan(command, asked, json_value(options), ours)  # type: ignore[arg-type]
         if out.create(PLAN, _written(plan)):
             return False
         plan = read_plan(out)  # somebody else began at the same moment
@@ -173,13 +173,13 @@ def forget_plan(out: Place) -> None:
 
 
 def _written(plan: Plan) -> bytes:
-    return json.dumps({**plain(plan), "captune": captune.__version__}).encode()
+    return json.dumps({**json_value(plan), "captune": captune.__version__}).encode()
 
 
 def _asked(command: str, options: Any, shards: Sequence[Shard]) -> dict[str, Any]:
     """All that answers depend on, by the names of options."""
     asked = {
-        one.name.replace("_", "-"): plain(getattr(options, one.name))
+        one.name.replace("_", "-"): json_value(getattr(options, one.name))
         for one in fields(options)
         if one.name not in _FREE
     }
@@ -241,15 +241,15 @@ class Hand(Protocol):
         """End it, whatever it does."""
 
 
-W = TypeVar("W", bound=Hand)
+H = TypeVar("H", bound=Hand)
 
 
 def hand_out(
     out: Place,
     shards: Sequence[Shard],
     jobs: int,
-    start: Callable[[int], W],
-    hear: Callable[[Sequence[W]], Iterable[tuple[W, Any]]],
+    start: Callable[[int], H],
+    hear: Callable[[Sequence[H]], Iterable[tuple[H, Any]]],
 ) -> Iterator[Report]:
     """What came of each shard, in the order in which they are done.
 
@@ -259,8 +259,8 @@ def hand_out(
     """
     queue = deque(shards)
     places = {start(place): place for place in range(jobs)}
-    held: dict[W, deque[Shard]] = {worker: deque() for worker in places}
-    ready: set[W] = set()
+    held: dict[H, deque[Shard]] = {worker: deque() for worker in places}
+    ready: set[H] = set()
     deaths = 0
     try:
         while queue or any(held.values()):

@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Meta, Struct
 
 from captune.errors import UserError
-from captune.json_yaml import Count, Number, convert, parse_json
+from captune.json_yaml import Count, Finite, convert, parse_json
 from captune.options.shards import PLAN
 from captune.shards.places import Place, StoreError
 from captune.shards.shard import Shard
@@ -102,9 +102,9 @@ class Statistics(Struct, frozen=True):
 
     rows: Count
     errors: Count
-    seconds: Number
+    seconds: Finite
     reasons: dict[str, Count]
-    sums: dict[str, Number]
+    sums: dict[str, Finite]
     sample: list[Sampled]
 
 

@@ -197,7 +197,7 @@ def stored_files(address: str) -> list[str]:
     return patiently(address, files)
 
 
-def fetch(address: str, target: Path) -> None:
+def download(address: str, target: Path) -> None:
     """One file of a store -> a file of this machine, all of it and of one version.
 
     Raises FileNotFoundError, and StoreError where the store goes on giving something else.

@@ -33,11 +33,11 @@ from captune.images.dataset import (
     opened,
     opened_rows,
     parse_source,
-    parts_of,
+    row_groups_of,
 )
 from captune.images.find import ENDINGS, why
-from captune.options.shards import FILES, SHARD_SIZE, holds_shards, is_address, names_shards
-from captune.shards.places import TEMPORARY, Place, fetch, patiently, store_of, stored_files
+from captune.options.shards import SHARD_FILES, SHARD_SIZE, holds_shards, is_address, names_shards
+from captune.shards.places import TEMPORARY, Place, download, patiently, store_of, stored_files
 from captune.text import counted
 from captune_metrics.display import printable, quoted
 from captune_metrics.files import open_regular
@@ -154,7 +154,7 @@ def _files_here(word: str) -> list[str]:
     if Path(word).is_dir():
         paths = sorted(Path(word).iterdir())
         tars = [path for path in paths if path.suffix == ".tar"]
-        paths = tars or [path for path in paths if path.suffix in FILES]
+        paths = tars or [path for path in paths if path.suffix in SHARD_FILES]
     elif os.path.lexists(word):
         paths = [Path(word)]
     else:
@@ -168,7 +168,7 @@ def _files_here(word: str) -> list[str]:
 def _of_store(word: str, size: int) -> list[Shard]:
     """A file, a pattern or a folder of a store; whether a file is there shows when it is read."""
     store, path = store_of(word)
-    if word.lower().endswith(FILES) and not glob.has_magic(word):
+    if word.lower().endswith(SHARD_FILES) and not glob.has_magic(word):
         return [_of_file(word)]
     if glob.has_magic(word):
         paths = sorted(patiently(word, lambda: store.glob(path)))
@@ -177,13 +177,13 @@ def _of_store(word: str, size: int) -> list[Shard]:
         if not holds_shards([one.rpartition("/")[2] for one in paths]):
             below = sorted(patiently(word, lambda: store.find(path)))
             images = [p for p in below if p.rpartition(".")[2].lower() in ENDINGS]
-            if images and not any(p.endswith(FILES) for p in paths):
+            if images and not any(p.endswith(SHARD_FILES) for p in paths):
                 address = Place.of(word).address
                 start = len(path.rstrip("/")) + 1
                 stem = PurePosixPath(address).name
                 return _cut(address, [p[start:] for p in images], size, stem)
     tars = [p for p in paths if p.endswith(".tar")]
-    chosen = tars or [p for p in paths if p.endswith(FILES)]
+    chosen = tars or [p for p in paths if p.endswith(SHARD_FILES)]
     if not chosen:
         raise UserError(f"{printable(word)} holds no tars, Parquet files or images")
     return [_of_file(store.unstrip_protocol(p)) for p in chosen]
@@ -270,7 +270,7 @@ def open_shard(shard: Shard) -> Iterator[OpenShard]:
                 path = Path(shard.address)
                 if is_address(shard.address):
                     path = stack.enter_context(private_folder(TEMPORARY)) / path.name
-                    fetch(shard.address, path)
+                    download(shard.address, path)
                 reader = _of_tar if path.suffix.lower() == ".tar" else _of_table
                 found = reader(path, shard, stack)
         except OSError as error:
@@ -375,7 +375,7 @@ def _objection(member: tarfile.TarInfo) -> str:
 
 def _of_table(path: Path, shard: Shard, stack: ExitStack) -> OpenShard:
     """The rows of a file of Parquet or Arrow."""
-    parts = [part for part in parts_of(path) if part.rows]
+    parts = [part for part in row_groups_of(path) if part.rows]
     if not parts:
         return OpenShard()
     source = Source(str(path), "", shard.image_column)
@@ -433,7 +433,7 @@ def _of_images(shard: Shard, stack: ExitStack) -> OpenShard:
 
     def bring(row: int) -> str:
         try:
-            fetch(place.path(shard.images[row]), folder / str(row))
+            download(place.path(shard.images[row]), folder / str(row))
         except OSError as error:
             return why(error)
         return ""

@@ -37,7 +37,7 @@ from captune.images.decode import read_image, stop_decoding
 from captune.images.formats import find_format
 from captune.options.shards import WEBDATASET
 from captune.pages.thumbnails import thumbnail_of
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.shards.answers import Answered, Answerer, answered_before, load_answerer, sums_of
 from captune.shards.manifest import (
     CLAIMED,
@@ -186,7 +186,7 @@ class Worker:
                 if beside is not None:
                     _write_beside(beside, row, opened, outcome, line)
         seconds = time.monotonic() - began
-        written = {"shard": shard.identity, **plain(stats.statistics(seconds))}
+        written = {"shard": shard.identity, **json_value(stats.statistics(seconds))}
         data = json.dumps({**written, "captune": captune.__version__}).encode()
         out.write(f"{stem}{STATS}", data)
         return Report(stem, DONE, stats.rows, stats.errors, seconds)
@@ -233,7 +233,7 @@ class Worker:
         about = {
             "command": self.work.command,
             "models": self._answerer.models,
-            "options": plain(self.work.options),
+            "options": json_value(self.work.options),
             "captune": captune.__version__,
             "shard": shard.identity,
         }
@@ -270,7 +270,7 @@ class _Gathered:
         if outcome.record is not None and len(self._sample) < self._most:
             uri = thumbnail_of(path)
             if uri is not None:
-                record = plain(outcome.record)
+                record = json_value(outcome.record)
                 self._sample.append(Sampled(row, record, uri.partition(",")[2], key))
 
     def statistics(self, seconds: float) -> Statistics:
@@ -323,7 +323,7 @@ def _ending_of(data: bytes) -> str:
 
 def settle_models(out: Place, answerer: Answerer) -> None:
     """The first worker says which models compute in `out`. Raises UserError for another one."""
-    ours = plain(Models(answerer.models, answerer.figures))
+    ours = json_value(Models(answerer.models, answerer.figures))
     if out.create(MODELS, json.dumps(ours).encode()):
         return
     there = read_models(out).models

@@ -23,8 +23,8 @@ _NAME = re.compile(r"[\w-]+")
 # what a command may name besides data, models and settings
 _NAMES = ("out", "study", "title", "best", "first", "last", "on_page")
 
-Text = str | int | float  # YAML reads 0.68 as a number, quoted or not
-Place = list[str | int | dict[str, Text]]  # of a value in a run's JSON
+Scalar = str | int | float  # YAML reads 0.68 as a number, quoted or not
+ValuePath = list[str | int | dict[str, Scalar]]  # of a value in a run's JSON
 
 
 class DataPart(Struct, forbid_unknown_fields=True):
@@ -37,8 +37,8 @@ class DataPart(Struct, forbid_unknown_fields=True):
 class Variant(Struct, forbid_unknown_fields=True):
     """A model or a setting: as published, and with `--lite`."""
 
-    published: Text
-    lite: Text
+    published: Scalar
+    lite: Scalar
 
 
 class Step(Struct, forbid_unknown_fields=True):
@@ -79,7 +79,7 @@ class Condition(Struct, forbid_unknown_fields=True):
 
     published: Any
     run: str
-    at: Place
+    at: ValuePath
     file: Literal["metrics.json", "run.json"] = "metrics.json"
     same: list[Any] = []
 
@@ -95,13 +95,13 @@ class Figures(Struct, forbid_unknown_fields=True):
     title: str
     shown: Literal["share", "score"]
     run: str
-    given_rows: dict[Text, Text] = msgspec.field(name="rows")
+    given_rows: dict[Scalar, Scalar] = msgspec.field(name="rows")
     of: str = "figure"
-    at: Place = []
-    low: Place = []
-    high: Place = []
+    at: ValuePath = []
+    low: ValuePath = []
+    high: ValuePath = []
     ends: str = ""
-    given_bars: dict[Text, Text] = msgspec.field(name="bars", default_factory=dict)
+    given_bars: dict[Scalar, Scalar] = msgspec.field(name="bars", default_factory=dict)
     depends: list[str] = []
 
     def __post_init__(self) -> None:

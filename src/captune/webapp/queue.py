@@ -39,7 +39,7 @@ LANES = ("short", "long")
 MOST_WAITING = 256  # in a lane: who comes later is told to try again
 MOST_OF_BROWSER = 16  # of one browser, waiting or running, in all lanes
 _LISTEN_S = 0.2  # to a training before it is asked whether it is to stop
-KEPT = 64  # jobs that are over and can still be looked at
+JOBS_KEPT = 64  # jobs that are over and can still be looked at
 # who asks, while an event of the page begins a job; "" outside of events
 BROWSER: ContextVar[str] = ContextVar("browser", default="")
 _LONG_S = 20  # what takes longer is said to
@@ -187,7 +187,7 @@ class JobQueue:
                 )
             self._jobs[job.id] = job
             over = [one.id for one in self._all() if one.is_over]
-            for id in over[: max(0, len(over) - KEPT)]:
+            for id in over[: max(0, len(over) - JOBS_KEPT)]:
                 del self._jobs[id]
         self._lanes[lane].put((job, work))
         return job

@@ -30,7 +30,7 @@ from captune.files import private_folder
 from captune.options.pages import AppOptions
 from captune.webapp.guard import REPORTS, UPLOAD, Entry, Guard, Message, Receive, Send
 from captune.webapp.site import AppContext
-from captune.webapp.watchdog import ENDINGS, guarded
+from captune.webapp.watchdog import STOPPING, guarded
 from captune_metrics.display import printable
 
 FIRST_PORT, LAST_PORT = 7860, 7959
@@ -130,11 +130,11 @@ def _prepared(uploads: Path) -> Iterator[None]:
 def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any]:
     import gradio as gr
 
-    from captune.webapp.tabs import build, theme
+    from captune.webapp.tabs import build_app, theme
     from captune.webapp.views import asset
 
     options = context.options
-    page = build(context)
+    page = build_app(context)
     page.queue(max_size=_MOST_EVENTS, api_open=False)
     page.state_session_capacity = _SESSIONS
     # before that, the framework takes any file that an event names
@@ -207,7 +207,7 @@ def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:
 
     before = {
         one: signal.signal(one, end)
-        for one in ENDINGS
+        for one in STOPPING
         # nohup wants it so
         if signal.getsignal(one) is not signal.SIG_IGN
     }

@@ -20,6 +20,7 @@ from captune import storage
 from captune.errors import UserError
 from captune.files import home_path
 from captune.jobs import PAGE
+from captune.options.base import LITE
 from captune.options.codec import words_of
 from captune.options.pages import AppOptions, ReportOptions
 from captune.runs import Run, read_run
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from captune.models.encoders import ImageTextModel
     from captune.options.captioning import CaptionerOptions
 
-LITE = "lite"
 MOST_WRITTEN = 200  # runs that people may write with a shared app
 MOST_WRITTEN_BYTES = 4 * 2**30  # of all of them, with the images beside them
 KEPT_PAGES = 32
@@ -235,10 +235,10 @@ class ReportPages:
 
     def of_run(self, out: Path) -> ReportPage:
         """The page that a job left in its run folder."""
-        from captune.pages.page import build
+        from captune.pages.page import build_page
         from captune.pages.sources import PageSettings
 
-        return self._show(out / PAGE, build([out], PageSettings()).said)
+        return self._show(out / PAGE, build_page([out], PageSettings()).said)
 
     def make(self, options: ReportOptions, job: QueuedJob) -> ReportPage:
         """A page of some runs, as `captune report`. Raises UserError for what is no run."""

@@ -37,7 +37,7 @@ from captune.pages.thumbnails import THUMBNAIL_PX, thumbnail
 from captune.webapp.guard import SLOWEST_S, Refusal
 from captune_metrics.display import printable
 
-KEPT = 128  # sets: the one that was longest not used goes first
+SETS_KEPT = 128  # sets: the one that was longest not used goes first
 MOST_BYTES = 4 * 2**30  # of all sets together, and of what is on its way into them
 STALE_S = 3600  # a set that was not used for so long makes room for others
 MOST_FILES = 1000  # in a request: as many as the page sends in one
@@ -157,7 +157,7 @@ class Uploads:
                     file.path.unlink(missing_ok=True)
         with self._lock:
             self.find(found.id)  # so that it is not the oldest
-            while len(self._sets) > KEPT:
+            while len(self._sets) > SETS_KEPT:
                 self.clear(next(iter(self._sets)))
         return found
 

@@ -126,7 +126,7 @@ def offer_on(
 
 
 @contextmanager
-def beside(*panels: JobPanel) -> Iterator[None]:
+def beside_panels(*panels: JobPanel) -> Iterator[None]:
     """The fields of a tab; at their right what comes of the jobs of these panels."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 PATIENCE_S = 4.0  # the rest of the 5 s is for a loaded machine to take the process down
 _AT_ONCE_S = 0.3  # for the app to end by itself on a second Ctrl-C
-ENDINGS = tuple(
+STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 
@@ -52,7 +52,7 @@ def guarded(folder: Path) -> Iterator[None]:
 
 def watch(told: int, app: int, folder: str) -> None:
     """Of the process: until the app has ended."""
-    for one in ENDINGS:
+    for one in STOPPING:
         signal.signal(one, signal.SIG_IGN)
     end: float | None = None
     while True:
@@ -65,7 +65,7 @@ def watch(told: int, app: int, folder: str) -> None:
         for number in numbers:
             if end is not None and number == signal.SIGINT:
                 end = min(end, time.monotonic() + _AT_ONCE_S)
-            elif end is None and number in ENDINGS:
+            elif end is None and number in STOPPING:
                 end = time.monotonic() + PATIENCE_S
     # the number may be another process's once the app is gone
     while os.getppid() == app and not _is_closed(told):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from scipy.special import expit
 
 from captune.runs.metrics import Calibration, Reliability, ReliabilityBin
 from captune.runs.records import Interval
+from captune_metrics.resampling import Doubles
+
+if TYPE_CHECKING:
+    from captune.models.encoders import Floats
 
 Activation = Literal["softmax", "sigmoid"]
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Booleans = NDArray[np.bool_]
 

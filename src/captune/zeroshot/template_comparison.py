@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
@@ -20,6 +19,7 @@ from captune.runs.records import PromptsRecord
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
 from captune.zeroshot.calibration import Activation, Booleans, Integers, calibrate, top_confidence
 from captune_metrics.display import Interval
+from captune_metrics.resampling import Doubles
 
 LOGITS_AT_ONCE = 2_000_000  # 8 MB
 TOP = 5
@@ -87,7 +87,7 @@ class TemplateComparison:
     best: int | None
     ensemble: int | None
     class_images: Integers | None
-    agreement: NDArray[np.float64]
+    agreement: Doubles
 
     def class_changes(self, index: int, top: int | None = None) -> list[ClassChange]:
         """Classes that the template at `index` has right more or less often than the best.
@@ -153,7 +153,7 @@ class TemplateComparison:
         }
 
 
-def read_comparison(run: Run) -> TemplateComparison:
+def read_template_comparison(run: Run) -> TemplateComparison:
     """The comparison that `captune prompts` wrote into a run, for its figures.
 
     Raises DamagedRun.

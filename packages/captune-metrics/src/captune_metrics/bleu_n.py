@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune_metrics.corpus import ORDERS, Corpus
+from captune_metrics.resampling import Doubles
 from captune_metrics.scores import Candidates, References, Scores
 
 # coco-caption's stand-ins for smoothing: no division by 0, and a product that is never quite 0
@@ -49,7 +50,7 @@ def bleu_of(corpus: Corpus) -> dict[str, Scores]:
     }
 
 
-def sufficient_counts(corpus: Corpus) -> NDArray[np.float64]:
+def sufficient_counts(corpus: Corpus) -> Doubles:
     """[images, 10] what BLEU knows of an image; a corpus figure needs only their sums.
 
     Columns: n-grams of order 1 to 4 that a reference has too; n-grams of order 1 to 4; words of
@@ -64,7 +65,7 @@ def sufficient_counts(corpus: Corpus) -> NDArray[np.float64]:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _correct(corpus: Corpus, n: int) -> NDArray[np.float64]:
+def _correct(corpus: Corpus, n: int) -> Doubles:
     """[images] n-grams of the candidate, each counted as often as one reference has it at most."""
     ngrams, words = corpus.ngrams(n), corpus.words
     candidates, references = ngrams.matched.T
@@ -75,7 +76,7 @@ def _correct(corpus: Corpus, n: int) -> NDArray[np.float64]:
     entries = candidates[firsts]
     clipped = np.minimum(ngrams.count[entries], most)
     image = words.image[ngrams.caption[entries]]
-    weights: NDArray[np.float64] = clipped.astype(np.float64)
+    weights: Doubles = clipped.astype(np.float64)
     return np.bincount(image, weights, minlength=len(corpus.images)).astype(np.float64)
 
 
@@ -90,18 +91,18 @@ def _closest_lengths(corpus: Corpus) -> NDArray[np.int64]:
     return np.minimum.reduceat(ranked, corpus.starts) % scale
 
 
-def _bleu(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bleu(counts: Doubles) -> Doubles:
     """[m, 4] BLEU-1 to BLEU-4 of [m, 10] counts, columns as in `sufficient_counts`."""
     correct, guessed = counts[:, :ORDERS], counts[:, ORDERS : 2 * ORDERS]
     products = np.cumprod((correct + _TINY) / (guessed + _SMALL), axis=1)
     means = products ** (1 / np.arange(1, ORDERS + 1))
     ratio = (counts[:, -2] + _TINY) / (counts[:, -1] + _SMALL)
-    penalty: NDArray[np.float64] = np.exp(np.minimum(0, 1 - 1 / ratio))
-    scores: NDArray[np.float64] = means * penalty[:, None]
+    penalty: Doubles = np.exp(np.minimum(0, 1 - 1 / ratio))
+    scores: Doubles = means * penalty[:, None]
     return scores
 
 
-def _of_sums(n: int, sums: NDArray[np.float64], images: int) -> NDArray[np.float64]:  # noqa: ARG001
+def _of_sums(n: int, sums: Doubles, images: int) -> Doubles:  # noqa: ARG001
     """[m] BLEU-n of sums of counts [m, 10]; how many images they are sums of does not matter."""
     return _bleu(sums)[:, n - 1]
 

@@ -17,12 +17,12 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captune_metrics.display import did_you_mean, printable, quoted
 from captune_metrics.errors import UserError
 from captune_metrics.plugins import plugins_of, source_of
-from captune_metrics.scores import Candidates, OfSums, References, Scores
+from captune_metrics.resampling import Doubles, OfSums
+from captune_metrics.scores import Candidates, References, Scores
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from captune_metrics.corpus import Corpus
     from captune_metrics.frequency import DocumentFrequency
 
-METRICS = "captune.metrics"  # the group of entry points
+METRIC_PLUGINS = "captune.metrics"  # the group of entry points
 LOG_PROBABILITY = "log-probability"  # mean per token, by the captioner itself
 _LEADING = ("cider", "clipscore", "ref_clipscore", "meteor", "bleu_4", "rouge_l")
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -148,7 +148,7 @@ def plugin_id(name: str) -> str:
 def plugins() -> dict[str, EntryPoint]:
     """Id -> entry point. Of two with one id the first counts; captune's own names come before."""
     found: dict[str, EntryPoint] = {}
-    for point in plugins_of(METRICS).values():
+    for point in plugins_of(METRIC_PLUGINS).values():
         found.setdefault(plugin_id(point.name), point)
     return found
 
@@ -255,7 +255,7 @@ class _Plugin:
         return replace(scores, statistics=rows, of_sums=of_sums)
 
     def _of_sums(self, of_sums: Any) -> OfSums:
-        def checked(sums: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+        def checked(sums: Doubles, n: int) -> Doubles:
             found = self.call("its `of_sums` failed", of_sums, sums, n)
             values = self.call("its `of_sums` gives no numbers", np.asarray, found, float)
             if values.shape != (len(sums),) or not np.isfinite(values).all():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from captune_metrics import ptb
 from captune_metrics.corpus import ORDERS, Corpus, NgramCounts, Tokenize, TokenizedCaptions
 from captune_metrics.frequency import DocumentFrequency
+from captune_metrics.resampling import Doubles
 from captune_metrics.scores import Candidates, References, Scores
 
 SIGMA = 6.0  # width of CIDEr-D's length penalty, in words
@@ -90,7 +91,7 @@ class CiderD:
 
     def score(
         self, candidates: Sequence[str], references: Sequence[IndexedReferences | Sequence[str]]
-    ) -> NDArray[np.float64]:
+    ) -> Doubles:
         """[candidates] CIDEr-D of each against its own references, 0..10.
 
         references: one entry a candidate, from `index`; plain lists of captions do too, slower.
@@ -181,7 +182,7 @@ def _scores(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> Sc
 
 def _per_image(
     counts: NgramCounts, frequencies: list[NDArray[np.int64]] | None, images: int, *, with_d: bool
-) -> NDArray[np.float64]:
+) -> Doubles:
     """[images] CIDEr-D, or CIDEr.
 
     frequencies: document frequencies of the n-grams of each order, counted over so many `images`;
@@ -209,7 +210,7 @@ def _per_image(
         similarities *= np.exp(-(difference**2) / (2 * SIGMA**2))
     similarities[starts] = 0
     sums = np.add.reduceat(similarities, starts)
-    values: NDArray[np.float64] = SCALE * sums / (ORDERS * counts.n_references)
+    values: Doubles = SCALE * sums / (ORDERS * counts.n_references)
     return values
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from captune_metrics import ptb
 from captune_metrics.display import named
 from captune_metrics.errors import MismatchedImages, UserError
+from captune_metrics.resampling import Doubles
 from captune_metrics.scores import Candidates, References
 
 ORDERS = 4  # BLEU and CIDEr look at runs of 1 to 4 words
@@ -260,7 +261,7 @@ class Corpus:
         """What the text was made of, for the recipe of a score."""
         return {"tokenizer": self.tokenizer, "tokenizer_version": self.tokenizer_version}
 
-    def by_image(self, values: NDArray[np.float64]) -> dict[str, float]:
+    def by_image(self, values: Doubles) -> dict[str, float]:
         """[images] values under their image ids."""
         return dict(zip(self.images, values.tolist(), strict=True))
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captune_metrics.corpus import Corpus
 from captune_metrics.display import printable
 from captune_metrics.errors import UserError
+from captune_metrics.resampling import Doubles
 from captune_metrics.scores import Candidates, References, Scores
 
 _HEAP = "-Xmx2G"  # as pycocoevalcap gives it: the English paraphrases fill a good part
@@ -169,7 +169,7 @@ def _number(answer: str) -> float:
         raise _unknown_program(answer) from None
 
 
-def _statistics(counts: Sequence[str]) -> NDArray[np.float64]:
+def _statistics(counts: Sequence[str]) -> Doubles:
     """The jar's counts of each pair -> [n, 23]."""
     rows = [[_number(part) for part in line.split()] for line in counts]
     for row, line in zip(rows, counts, strict=True):
@@ -183,7 +183,7 @@ def _statistics(counts: Sequence[str]) -> NDArray[np.float64]:
     return statistics
 
 
-def _of_sums(sums: NDArray[np.float64], images: int) -> NDArray[np.float64]:  # noqa: ARG001
+def _of_sums(sums: Doubles, images: int) -> Doubles:  # noqa: ARG001
     """Summed counts [m, 23] -> METEOR [m]: equations 1 to 5 of Denkowski and Lavie 2014.
 
     A row: words of the candidate and of the reference, function words of both; four times (exact,
@@ -200,11 +200,11 @@ def _of_sums(sums: NDArray[np.float64], images: int) -> NDArray[np.float64]:  # 
     mean = _ratio(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall)
     chunks, matched = sums[:, 20], sums[:, 21:23]
     fragmentation = _ratio(chunks, matched.mean(axis=1))
-    scores: NDArray[np.float64] = mean * (1 - _GAMMA * fragmentation**_BETA)
+    scores: Doubles = mean * (1 - _GAMMA * fragmentation**_BETA)
     return scores
 
 
-def _ratio(over: NDArray[np.float64], under: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ratio(over: Doubles, under: Doubles) -> Doubles:
     """Quotients; of nothing, 0."""
     return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
 

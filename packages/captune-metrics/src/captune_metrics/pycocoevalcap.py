@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captune_metrics import ptb
 from captune_metrics.bleu_n import bleu_of
@@ -27,6 +26,7 @@ from captune_metrics.corpus import ORDERS, Corpus
 from captune_metrics.display import named
 from captune_metrics.errors import MismatchedImages, UserError
 from captune_metrics.meteor_java import check_installed, meteor_of
+from captune_metrics.resampling import Doubles
 from captune_metrics.rouge import rouge_l_of
 
 __all__ = ["COCO", "Bleu", "COCOEvalCap", "Cider", "Meteor", "PTBTokenizer", "Rouge"]
@@ -63,7 +63,7 @@ def _corpus(gts: Tokenized, res: Tokenized) -> Corpus:
     return Corpus(candidates, gts, "none")
 
 
-def _values(per_image: Mapping[str, float]) -> NDArray[np.float64]:
+def _values(per_image: Mapping[str, float]) -> Doubles:
     return np.array(list(per_image.values()))
 
 
@@ -94,7 +94,7 @@ class Bleu:
 class Rouge:
     """ROUGE-L, beta = 1.2."""
 
-    def compute_score(self, gts: Tokenized, res: Tokenized) -> tuple[float, NDArray[np.float64]]:
+    def compute_score(self, gts: Tokenized, res: Tokenized) -> tuple[float, Doubles]:
         """(mean, [images]); otherwise as `Bleu.compute_score`."""
         found = rouge_l_of(_corpus(gts, res))
         return found.corpus, _values(found.per_image)
@@ -107,7 +107,7 @@ class Rouge:
 class Cider:
     """CIDEr-D with document frequencies of the references at hand, n = 4 and sigma = 6."""
 
-    def compute_score(self, gts: Tokenized, res: Tokenized) -> tuple[float, NDArray[np.float64]]:
+    def compute_score(self, gts: Tokenized, res: Tokenized) -> tuple[float, Doubles]:
         """(mean, [images]); otherwise as `Bleu.compute_score`."""
         found = cider_of(_corpus(gts, res))
         return found.corpus, _values(found.per_image)

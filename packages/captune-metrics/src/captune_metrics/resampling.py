@@ -31,10 +31,10 @@ __all__ = [
     "paired_permutation_each",
 ]
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 # sums over n images [m, k], n -> corpus values [m]
-OfSums = Callable[[Floats, int], Floats]
-Method = Literal["bca", "percentile"]
+OfSums = Callable[[Doubles, int], Doubles]
+IntervalMethod = Literal["bca", "percentile"]
 
 RESAMPLES = 10_000
 _NORMAL = NormalDist()
@@ -55,9 +55,9 @@ def normal_quantile(level: float) -> float:
     return _NORMAL.inv_cdf(1 - (1 - checked_level(level)) / 2)
 
 
-def mean_of_sums(sums: Floats, n: int) -> Floats:
+def mean_of_sums(sums: Doubles, n: int) -> Doubles:
     """[m, 1] sums over n images -> [m] means: the figure whose statistics are its own values."""
-    means: Floats = sums[:, 0] / n
+    means: Doubles = sums[:, 0] / n
     return means
 
 
@@ -69,7 +69,7 @@ class Sums:
     Raises ValueError for fewer than two images (one says nothing about the spread) or a NaN.
     """
 
-    statistics: Floats
+    statistics: Doubles
     of_sums: OfSums = mean_of_sums
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Sums:
     @classmethod
     def mean(cls, values: ArrayLike) -> Sums:
         """The mean of per-image values [n]."""
-        row: Floats = np.asarray(values, dtype=np.float64)
+        row: Doubles = np.asarray(values, dtype=np.float64)
         if row.ndim != 1:
             raise ValueError(f"expected values in one row, got {row.shape}")
         return cls(row[:, None])
@@ -93,9 +93,9 @@ class Sums:
         return len(self.statistics)
 
     @property
-    def total(self) -> Floats:
+    def total(self) -> Doubles:
         """[k]."""
-        total: Floats = self.statistics.sum(axis=0)
+        total: Doubles = self.statistics.sum(axis=0)
         return total
 
     @property
@@ -103,16 +103,16 @@ class Sums:
         """The figure over all images."""
         return float(self.of(self.total[None], self.images)[0])
 
-    def of(self, sums: Floats, n: int) -> Floats:
+    def of(self, sums: Doubles, n: int) -> Doubles:
         """Values [m] of sums [m, k] over n images. Raises ValueError where one is no number."""
-        values: Floats = np.asarray(self.of_sums(sums, n), dtype=np.float64)
+        values: Doubles = np.asarray(self.of_sums(sums, n), dtype=np.float64)
         if values.shape != (len(sums),) or not np.isfinite(values).all():
             raise ValueError(
                 f"expected {len(sums)} finite figures of resampled images, got {values}"
             )
         return values
 
-    def left_out(self) -> Floats:
+    def left_out(self) -> Doubles:
         """[n]: the figure without each image in turn."""
         return self.of(self.total - self.statistics, self.images - 1)
 
@@ -136,7 +136,7 @@ def bootstrap(
     *,
     resamples: int = RESAMPLES,
     level: float = 0.95,
-    method: Method = "bca",
+    method: IntervalMethod = "bca",
     seed: int = 0,
 ) -> Interval:
     """Bootstrap interval of a corpus figure, resampling images (Efron 1987).
@@ -155,7 +155,7 @@ def bootstrap_each(
     *,
     resamples: int = RESAMPLES,
     level: float = 0.95,
-    method: Method = "bca",
+    method: IntervalMethod = "bca",
     seed: int = 0,
 ) -> list[Interval]:
     """As `bootstrap`, for several figures of the same images with the same resamples."""
@@ -181,7 +181,7 @@ def paired_bootstrap(
         differences, difference = of_b - of_a, b.value - a.value
         size = max(_size(of_a), _size(of_b))
 
-        def left_out(a: Sums = a, b: Sums = b) -> Floats:
+        def left_out(a: Sums = a, b: Sums = b) -> Doubles:
             return b.left_out() - a.left_out()
 
         found.append(
@@ -196,7 +196,7 @@ def paired_bootstrap(
     return found
 
 
-def columns(groups: Sequence[tuple[Sums, ...]]) -> tuple[list[Floats], list[slice]]:
+def columns(groups: Sequence[tuple[Sums, ...]]) -> tuple[list[Doubles], list[slice]]:
     """Statistics side by side, one matrix [n, K] a member of a group, and each group's columns.
 
     Groups that share their arrays (BLEU-1 to BLEU-4) share their columns.
@@ -218,7 +218,7 @@ def _arrays(group: tuple[Sums, ...]) -> tuple[int, ...]:
     return tuple(id(figure.statistics) for figure in group)
 
 
-def _resampled(figures: Sequence[Sums], resamples: int, seed: int) -> list[Floats]:
+def _resampled(figures: Sequence[Sums], resamples: int, seed: int) -> list[Doubles]:
     """[resamples] values a figure."""
     if resamples < 2:
         raise ValueError(f"{resamples} resamples: expected at least 2")
@@ -230,7 +230,7 @@ def _resampled(figures: Sequence[Sums], resamples: int, seed: int) -> list[Float
     return [figure.of(sums[:, place], n) for figure, place in zip(figures, places, strict=True)]
 
 
-def _drawn_counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
+def _drawn_counts(n: int, resamples: int, seed: int) -> Iterator[Doubles]:
     """How often each of n images is in each resample, in parts [m, n]."""
     random = np.random.default_rng(seed)
     at_once = max(1, AT_ONCE // n)
@@ -242,21 +242,21 @@ def _drawn_counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
         yield counts.astype(np.float64)
 
 
-def _tails(level: float) -> Floats:
+def _tails(level: float) -> Doubles:
     tail = (1 - checked_level(level)) / 2
     return np.array([tail, 1 - tail])
 
 
-def _size(values: Floats) -> float:
+def _size(values: Doubles) -> float:
     return float(np.abs(values).max())
 
 
 def _interval(
-    values: Floats,
+    values: Doubles,
     observed: float,
-    left_out: Callable[[], Floats],
-    tails: Floats,
-    method: Method,
+    left_out: Callable[[], Doubles],
+    tails: Doubles,
+    method: IntervalMethod,
     size: float,
 ) -> Interval:
     """values: resampled figures; left_out: the jackknife, asked for by BCa only; size: of the
@@ -269,7 +269,7 @@ def _interval(
     return Interval(*_quantiles(values, tails).tolist())
 
 
-def _quantiles(values: Floats, levels: Floats) -> Floats:
+def _quantiles(values: Doubles, levels: Doubles) -> Doubles:
     """np.quantile of sorted values, which would load numpy.ma, an eighth of a short command."""
     places = levels * (values.size - 1)
     below = np.floor(places).astype(np.int64)
@@ -279,8 +279,8 @@ def _quantiles(values: Floats, levels: Floats) -> Floats:
 
 
 def _bias_corrected(
-    tails: Floats, values: Floats, observed: float, left_out: Floats, rounding: float
-) -> Floats:
+    tails: Doubles, values: Doubles, observed: float, left_out: Doubles, rounding: float
+) -> Doubles:
     """The quantiles that BCa reads instead of `tails`; values sorted."""
     # a resampled figure that equals the observed one counts half on either side
     below = np.searchsorted(values, observed - rounding, "left")
@@ -341,7 +341,7 @@ def paired_permutation_each(
     return found
 
 
-def _swaps(n: int, permutations: int, seed: int) -> Iterator[Floats]:
+def _swaps(n: int, permutations: int, seed: int) -> Iterator[Doubles]:
     """[m, n] of 0 and 1, in parts: which images have A and B swapped."""
     random = np.random.default_rng(seed)
     words = -(-n // 64)  # whole words a row, so that the parts do not change what is drawn

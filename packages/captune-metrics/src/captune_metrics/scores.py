@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import islice
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from captune_metrics.display import Interval, printable
-
-if TYPE_CHECKING:
-    from captune_metrics.resampling import Sums
+from captune_metrics.resampling import Doubles, OfSums, Sums, bootstrap_each
 
 Candidates = Mapping[str, str]  # image id -> the caption to score
 References = Mapping[str, Sequence[str]]  # image id -> the captions it is scored against
-OfSums = Callable[[NDArray[np.float64], int], NDArray[np.float64]]
 
 _SHOWN = 8  # images in a notebook
 
@@ -42,7 +36,7 @@ class Scores:
     corpus: float
     per_image: dict[str, float]
     recipe: dict[str, Any]
-    statistics: NDArray[np.float64] | None = field(default=None, compare=False)
+    statistics: Doubles | None = field(default=None, compare=False)
     of_sums: OfSums | None = field(default=None, compare=False)
     title: str = ""
     details: tuple[str, ...] = ()
@@ -74,8 +68,6 @@ class Scores:
         That is the mean of the images, unless the metric says more. Raises ValueError for fewer
         than two images.
         """
-        from captune_metrics.resampling import Sums
-
         if self.statistics is None or self.of_sums is None:
             return Sums.mean(list(self.per_image.values()))
         return Sums(self.statistics, self.of_sums)
@@ -102,8 +94,6 @@ def intervals_of(
     None where there is one image, which says nothing of a spread. What was counted over the whole
     set (document frequencies) is held as it is.
     """
-    from captune_metrics.resampling import bootstrap_each
-
     known = {id: score for id, score in scores.items() if len(score.per_image) > 1}
     found = bootstrap_each(
         [score.sums() for score in known.values()], resamples=resamples, seed=seed

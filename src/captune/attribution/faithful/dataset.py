@@ -40,11 +40,11 @@ from captune.errors import UserError
 from captune.images import ImageFile
 from captune_metrics.display import printable, quoted
 from captune_metrics.files import read_bytes
+from captune_metrics.resampling import Doubles
 
 NOUN, VERB, FUNCTION_WORDS, OTHER = "nouns", "verbs", "function words", "other words"
 PARTS_OF_SPEECH = (NOUN, VERB, OTHER, FUNCTION_WORDS)
 _SIGNS = string.punctuation + "“”‘’…"
-Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 _Part = TypeVar("_Part", bound=msgspec.Struct)
 _Key = str | int | float
@@ -144,7 +144,7 @@ def read_boxes(path: str | Path) -> Boxes:
     return Boxes(shown, list(names.values()), by_id, by_file_name)
 
 
-def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Floats:
+def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Doubles:
     """Which fraction of each patch of a grid over the whole image the boxes cover, [rows, columns].
 
     Of boxes that overlap, the union counts, exactly.
@@ -166,7 +166,7 @@ def coverage(boxes: Sequence[Box], rows: int, columns: int) -> Floats:
     return patches * rows * columns
 
 
-def _lines(edges: Sequence[float], patches: int) -> Floats:
+def _lines(edges: Sequence[float], patches: int) -> Doubles:
     return np.unique(np.concatenate([np.arange(patches + 1) / patches, np.asarray(edges, float)]))
 
 
@@ -220,7 +220,7 @@ class BoxTarget:
     """
 
     hits: Bools
-    covered: Floats
+    covered: Doubles
 
 
 def box_target(boxes: Sequence[Box], rows: int, columns: int) -> BoxTarget:

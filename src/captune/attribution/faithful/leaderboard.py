@@ -66,16 +66,16 @@ ScorerOf = Callable[[Example], MaskScorer]
 
 
 @dataclass(frozen=True)
-class Candidates:
+class ComparedMaps:
     """What is compared: maps by method; baseline: the original report's, where there is one."""
 
     methods: dict[str, list[MapId]]
     baseline: MapId | None
 
 
-def candidates_of(
+def compared_maps(
     captioner: AnyModel, encoder: ImageTextModel | None, *, quick: bool = False
-) -> Candidates:
+) -> ComparedMaps:
     """All maps that there are for this captioner; quick: without those that occlude.
 
     The baseline is the raw attention of the last layer, the mean over its heads.
@@ -91,12 +91,12 @@ def candidates_of(
             methods[name] = [MapId(name, one) for one in method.layer_heads(captioner)]
     if not methods:
         raise UserError("no method makes a map for this captioner")
-    return Candidates(methods, next(iter(methods.get("attention", ())), None))
+    return ComparedMaps(methods, next(iter(methods.get("attention", ())), None))
 
 
 def screen(
     examples: Sequence[Example],
-    candidates: Candidates,
+    candidates: ComparedMaps,
     scorer_of: ScorerOf,
     *,
     until: float = math.inf,
@@ -257,7 +257,7 @@ class Evaluation:
         model, captioner = self._model, self._captioner
         encoder = captioner.encoder if isinstance(captioner, Captioner) else None
         examples = self._examples(self._chosen_captions(train, boxes), boxes)
-        candidates = candidates_of(model, encoder, quick=options.quick)
+        candidates = compared_maps(model, encoder, quick=options.quick)
         baseline = candidates.baseline
         sets: list[list[Example]] = []
         if val is not None:
@@ -361,7 +361,7 @@ class Evaluation:
         return shuffled(found, options.seed)
 
     def _screen(
-        self, examples: Sequence[Example], candidates: Candidates, scorer_of: ScorerOf
+        self, examples: Sequence[Example], candidates: ComparedMaps, scorer_of: ScorerOf
     ) -> list[MapResult]:
         with self._timed("screening", len(examples) * len(candidates.methods)) as advance:
             until = self._until["screening"]

@@ -49,9 +49,7 @@ from captune.attribution.faithful.dataset import (
 from captune.attribution.faithful.sanity import entropies
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune_metrics.display import Interval
-from captune_metrics.resampling import Sums, bootstrap_each, paired_bootstrap
-
-Floats = NDArray[np.float64]
+from captune_metrics.resampling import Doubles, Sums, bootstrap_each, paired_bootstrap
 
 INSERTION, DELETION = "insertion", "deletion"
 COMPREHENSIVENESS, SUFFICIENCY = "comprehensiveness", "sufficiency"
@@ -133,7 +131,7 @@ class Measurements:
     words: list[MeasuredWord] = field(default_factory=list)
     _found: dict[tuple[MapId, str], dict[int, float]] = field(default_factory=dict)
     # fractions of the patches; in sum over words, height above the blank images, and gain
-    _curves: dict[tuple[MapId, str], tuple[list[float], Floats, float]] = field(
+    _curves: dict[tuple[MapId, str], tuple[list[float], Doubles, float]] = field(
         default_factory=dict
     )
 
@@ -159,7 +157,7 @@ class Measurements:
         return self._found.get((name, measure), {}).get(word)
 
     def add_curve(
-        self, name: MapId, measure: str, fractions: Sequence[float], above: Floats, gain: float
+        self, name: MapId, measure: str, fractions: Sequence[float], above: Doubles, gain: float
     ) -> None:
         """What the curves of some words stand above the blank image, in sum, and their gain."""
         none = list(fractions), np.zeros(len(fractions)), 0.0
@@ -234,8 +232,8 @@ class Measurements:
         return Sums(rows, _ratio)
 
 
-def _ratio(sums: Floats, _: int) -> Floats:
-    ratios: Floats = sums[:, 0] / sums[:, 1]
+def _ratio(sums: Doubles, _: int) -> Doubles:
+    ratios: Doubles = sums[:, 0] / sums[:, 1]
     return ratios
 
 
@@ -389,11 +387,11 @@ def _strongest(map: ArrayLike, target: BoxTarget) -> NDArray[np.bool_]:
     return strongest
 
 
-def _cut(values: Floats, area: float) -> Floats:
+def _cut(values: Doubles, area: float) -> Doubles:
     """Which part of each patch is kept so that the strongest make up `area` patches."""
     levels, level = np.unique(-values, return_inverse=True)
     counts = np.bincount(level, minlength=len(levels))
     before = np.concatenate([[0], np.cumsum(counts)[:-1]])
     parts = np.clip((area - before) / counts, 0, 1)
-    kept: Floats = parts[level]
+    kept: Doubles = parts[level]
     return kept

@@ -31,7 +31,7 @@ from captune.attribution.faithful.measure import (
 )
 from captune.attribution.faithful.sanity import SanityChecks
 from captune.attribution.methods import DefaultMap
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.text import listed, percent
 
 POINTING_CENTRE = "pointing_centre"  # the centre's, on the words that a map was measured on
@@ -74,7 +74,7 @@ class MapResult:
             found[measure] = estimate and estimate.value
             found[f"{measure}_interval"] = estimate and list(estimate.interval)
         for control, differences in (("random", self.random), ("centre", self.centre)):
-            found[f"better_than_{control}"] = plain(differences)
+            found[f"better_than_{control}"] = json_value(differences)
         first = next((self.estimates[m] for m in MEASURES if m in self.estimates), None)
         for start, one in (("", first), ("pointing_", self.estimates.get(POINTING))):
             found[f"{start}images"] = one.images if one else 0
@@ -239,8 +239,8 @@ class EvalReport:
             "title": self.title,
             "measured_on": self.images,
             "rows": [row.as_json() for row in self.rows],
-            "verdicts": [plain(one) | {"answer": one.answer} for one in self.verdicts],
-            "better_than_baseline": plain(self.against_baseline),
+            "verdicts": [json_value(one) | {"answer": one.answer} for one in self.verdicts],
+            "better_than_baseline": json_value(self.against_baseline),
             "sentences": self.sentences,
             "curves": self.curves,
         }
@@ -359,7 +359,7 @@ class Leaderboard:
             "reports": reports,
             "chosen": [row.as_json() for row in self.chosen],
             "screened": [row.as_json() for row in self.screened],
-            "sanity": plain(self.sanity) | {"sentences": self.sanity.sentences},
+            "sanity": json_value(self.sanity) | {"sentences": self.sanity.sentences},
             "stages": self.stages,
         }
 

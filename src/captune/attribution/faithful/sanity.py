@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ImageChops
 from scipy.stats import rankdata
 from torch import Tensor, nn
@@ -25,8 +24,8 @@ from captune.attribution.vlm_image import AnyModel, VLMReader
 from captune.captioning.bridge import Bridge
 from captune.images import open_image
 from captune.text import percent
+from captune_metrics.resampling import Doubles
 
-Floats = NDArray[np.float64]
 # the maps [words, rows, columns] of a captioned image as the captioner is now
 MapsOf = Callable[[CaptionedImage], Tensor]
 
@@ -136,7 +135,7 @@ def bridge_parts(bridge: Bridge) -> list[tuple[str, list[nn.Parameter]]]:
     return [*parts, *([("the rest of the bridge", rest)] if rest else [])]
 
 
-def correlations(first: Tensor, second: Tensor) -> Floats:
+def correlations(first: Tensor, second: Tensor) -> Doubles:
     """Spearman's rank correlation of each pair of maps, [words, rows, columns] each -> [words].
 
     0 where one of the two has no order, being the same everywhere.
@@ -144,12 +143,12 @@ def correlations(first: Tensor, second: Tensor) -> Floats:
     ranks = [rankdata(maps.flatten(1).double().numpy(), axis=1) for maps in (first, second)]
     a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    shared: Floats = (a * b).sum(axis=1)
-    found: Floats = np.divide(shared, size, out=np.zeros_like(shared), where=size > 0)
+    shared: Doubles = (a * b).sum(axis=1)
+    found: Doubles = np.divide(shared, size, out=np.zeros_like(shared), where=size > 0)
     return found
 
 
-def entropies(maps: Tensor) -> Floats:
+def entropies(maps: Tensor) -> Doubles:
     """Entropies of maps [words, rows, columns] as fractions of a whole; 1 for the uniform map.
 
     Negative values, which speak against the word, count as nothing; a map of nothing is uniform.
@@ -159,7 +158,7 @@ def entropies(maps: Tensor) -> Floats:
     even = np.full_like(values, 1 / values.shape[1])
     fractions = np.divide(values, whole, out=even, where=whole > 0)
     logs = np.log(fractions, out=np.zeros_like(fractions), where=fractions > 0)
-    found: Floats = -(fractions * logs).sum(axis=1) / max(np.log(values.shape[1]), 1e-12)
+    found: Doubles = -(fractions * logs).sum(axis=1) / max(np.log(values.shape[1]), 1e-12)
     return found
 
 

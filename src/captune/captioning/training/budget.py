@@ -22,7 +22,7 @@ from captune.captioning.model import Trainable
 from captune.captioning.settings import parse_count
 from captune.captioning.training.batches import Batches, BatchItem
 from captune.captioning.training.step import TrainingData, collate
-from captune.captioning.training.validation import IMAGES, ValidationSet
+from captune.captioning.training.validation import CAPTIONED_AT_ONCE, ValidationSet
 from captune.captioning.tuned_vlm import NoBridge, parts_of, require_projector
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
@@ -151,7 +151,7 @@ def _write(model: Trainable, val: ValidationSet, options: TuneOptions) -> float:
     what is set up, and once for the time.
     """
     device = model.decoder.device
-    some = val.first(range(min(IMAGES, len(val.data))))
+    some = val.first(range(min(CAPTIONED_AT_ONCE, len(val.data))))
     lengths = sorted(len(row) for rows in val.rows for row in rows) or [options.max_tokens]
     seen = some.seen(some.data.keys, device)
     seconds = 0.0

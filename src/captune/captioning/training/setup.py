@@ -76,7 +76,7 @@ class TrainingSetup:
     datastore: Datastore | None = None
 
 
-def prepare(
+def prepare_training(
     options: TuneOptions,
     inputs: Sequence[MatchedCaptions],
     settings: dict[str, dict[str, Any]],
@@ -162,7 +162,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Preparation:
-    """The steps of `prepare` that take what is frozen."""
+    """The steps of `prepare_training` that take what is frozen."""
 
     options: TuneOptions
     frozen: FrozenParts

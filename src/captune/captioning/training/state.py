@@ -181,7 +181,7 @@ def write_config(options: TuneOptions, path: Path) -> None:
         yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
 
 
-def read_options(path: Path) -> dict[str, Any]:
+def read_options_file(path: Path) -> dict[str, Any]:
     """Option name -> value. Raises UserError for what is no such file, option or kind of value."""
     shown = printable(path)
     content = parse_yaml(read_text(str(path)), shown, "give the config.yaml of a tune")
@@ -210,7 +210,7 @@ def with_config(options: TuneOptions, typed: Sequence[str]) -> TuneOptions:
     """
     if options.config is None:
         return options
-    values = read_options(options.config)
+    values = read_options_file(options.config)
     kept = {name: value for name, value in values.items() if name not in typed}
     return dataclasses.replace(options, **kept)
 

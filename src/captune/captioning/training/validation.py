@@ -22,7 +22,6 @@ from captune.captioning.agreement import features_of
 from captune.captioning.bridge.cross_attention import CrossAttentionLayer
 from captune.captioning.caption import caption_words
 from captune.captioning.dataset import CaptionDataset
-from captune.captioning.generate import Candidate
 from captune.captioning.model import CaptionModel, Trainable, batch
 from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
@@ -31,6 +30,7 @@ from captune.features.pipeline import Encoding
 from captune.models.decoders import Decoder
 from captune.models.encoders import ImageTextModel
 from captune.runs.metrics import Finding
+from captune.runs.records import Candidate
 from captune.text import as_sentence, percent, signed
 from captune_metrics.bleu_n import bleu_of
 from captune_metrics.cider_d import cider_of
@@ -39,9 +39,9 @@ from captune_metrics.display import printable, shorten
 from captune_metrics.resampling import Sums, paired_bootstrap
 from captune_metrics.scores import Scores
 
-IMAGES = 32  # captioned at once
-UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
-SAME = 0.1  # of CIDEr: as good with another image
+CAPTIONED_AT_ONCE = 32  # captioned at once
+_UNIFORM = 0.99  # of the largest entropy: nobody looks anywhere
+_SAME = 0.1  # of CIDEr: as good with another image
 REPEATS = 0.05  # share of captions: more than a slip
 EACH = "each"
 LEAK = "leak"
@@ -125,8 +125,8 @@ def write_captions(
     written: list[tuple[int, str, bool, list[float], list[Candidate]]] = []
     places = list(range(len(shown)))[state.process_index :: state.num_processes]
     model.eval()
-    for start in range(0, len(places), IMAGES):
-        some = places[start : start + IMAGES]
+    for start in range(0, len(places), CAPTIONED_AT_ONCE):
+        some = places[start : start + CAPTIONED_AT_ONCE]
         looked = val.data.only([shown[place] for place in some])
         seen = val.seen(looked.keys, model.decoder.device)
         found = write(
@@ -169,8 +169,10 @@ def validation_loss(model: Trainable, val: ValidationSet) -> float:
     """Mean next-token loss of the first caption of each image."""
     total, count = 0.0, 0
     model.eval()
-    for start in range(0, len(val.rows), IMAGES):
-        places = [i for i in range(start, min(start + IMAGES, len(val.rows))) if val.rows[i]]
+    for start in range(0, len(val.rows), CAPTIONED_AT_ONCE):
+        places = [
+            i for i in range(start, min(start + CAPTIONED_AT_ONCE, len(val.rows))) if val.rows[i]
+        ]
         if not places:
             continue
         given = val.first_captions(places, model.decoder)
@@ -308,7 +310,7 @@ def image_dependence(
             f"CIDEr is {right.corpus:.3f} with the right images and with those of others, no"
             f" difference in any of {size:,} images"
         )
-    is_shown = blind and right.corpus - other.corpus <= SAME * right.corpus
+    is_shown = blind and right.corpus - other.corpus <= _SAME * right.corpus
     if is_shown:
         said = f"the captions do not depend on the image: {said}"
     elif blind:
@@ -330,7 +332,7 @@ def attention(model: CaptionModel, val: ValidationSet) -> Finding:
     some = val.first(range(min(_IMAGES, len(val.data))))
     entropies = attention_entropies(model, some)  # [layers, heads]
     least = float(entropies.min())
-    uniform = least > UNIFORM
+    uniform = least > _UNIFORM
     said = (
         f"the most selective of {entropies.numel()} attention heads has {percent(least)} of the"
         f" maximum entropy over the image ({percent(float(entropies.mean()))} on average)"

@@ -26,7 +26,7 @@ from captune.models.weights import digest_of, weights_id_of_file
 
 LICENCE = "Apache-2.0"
 ALIGNMENT = Path(assets.__file__).with_name("alignment.safetensors")
-FORMAT = "captune-lite-alignment-1"
+ALIGNMENT_FORMAT = "captune-lite-alignment-1"
 
 
 def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> ImageTextModel:
@@ -290,9 +290,9 @@ def load_alignment(path: Path) -> Alignment:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != ALIGNMENT_FORMAT:
         raise UserError(
-            f'{path}: format "{metadata.get("format")}", expected "{FORMAT}"; '
+            f'{path}: format "{metadata.get("format")}", expected "{ALIGNMENT_FORMAT}"; '
             "write it with python -m recipes.lite.train"
         )
     return build_alignment(tensors, metadata, weights_id_of_file(path))

@@ -287,7 +287,7 @@ def _patches(
 ) -> PatchGrid | None:
     from timm.data import create_transform
 
-    shape = grid_of(model, features)
+    shape = grid_shape_of(model, features)
     if shape is None:
         return None
     whole = settings | {"crop_mode": "squash", "crop_pct": 1.0}
@@ -306,7 +306,7 @@ def last_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     return as_tokens(model.forward_features(pixels), _is_channels_last(model))
 
 
-def grid_of(model: Any, features: Any) -> GridShape | None:
+def grid_shape_of(model: Any, features: Any) -> GridShape | None:
     """The shape of what forward_features yielded, or None where it is no grid."""
     if not isinstance(features, torch.Tensor):
         return None
@@ -319,7 +319,7 @@ def grid_of(model: Any, features: Any) -> GridShape | None:
 
 
 def grid_of_trunk(trunk: Any, size: tuple[int, int]) -> GridShape | None:
-    """`grid_of` of the trunk of another tower: a ViT states its shape, anything else is run once.
+    """`grid_shape_of` of another tower's trunk: a ViT states its shape, all else is run once.
 
     size: height and width of its images.
     """
@@ -332,7 +332,7 @@ def grid_of_trunk(trunk: Any, size: tuple[int, int]) -> GridShape | None:
     parameter = next(trunk.parameters())
     with torch.inference_mode():
         blank = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
-        return grid_of(trunk, trunk.forward_features(blank))
+        return grid_shape_of(trunk, trunk.forward_features(blank))
 
 
 def _is_channels_last(model: Any) -> bool:

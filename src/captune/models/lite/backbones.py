@@ -295,8 +295,8 @@ def load_token_counter(file: Path) -> Callable[[Sequence[str]], list[int]]:
     return count
 
 
-WEIGHTS = "model.safetensors"
-TOKENIZER = "tokenizer.json"
+_WEIGHTS = "model.safetensors"
+_TOKENIZER = "tokenizer.json"
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -348,8 +348,8 @@ def load_backbones(source: Path | None = None) -> Backbones:
         image=_filled(EfficientNetLite2, image_folder).to(memory_format=torch.channels_last),
         transform=transform,
         text=_filled(MiniLM, text_folder),
-        tokenize=load_tokenizer(text_folder / TOKENIZER),
-        context=ContextLength(MAX_TOKENS, load_token_counter(text_folder / TOKENIZER)),
+        tokenize=load_tokenizer(text_folder / _TOKENIZER),
+        context=ContextLength(MAX_TOKENS, load_token_counter(text_folder / _TOKENIZER)),
     )
 
 
@@ -409,18 +409,18 @@ def convert_image_encoder(source: Path, target: Path) -> None:
     """The published pickle (tensors only) in `source` -> model.safetensors in `target`."""
     (file,) = source.glob("*.pth")
     published = torch.load(file, map_location="cpu", weights_only=True)
-    (target / WEIGHTS).write_bytes(save(fold_batch_norms(published)))
+    (target / _WEIGHTS).write_bytes(save(fold_batch_norms(published)))
 
 
 def convert_text_encoder(source: Path, target: Path) -> None:
     """The published weights and tokenizer in `source` -> what MiniLM reads, in `target`."""
-    (target / WEIGHTS).write_bytes(save(rename_published(load_file(source / WEIGHTS))))
-    (source / TOKENIZER).replace(target / TOKENIZER)
+    (target / _WEIGHTS).write_bytes(save(rename_published(load_file(source / _WEIGHTS))))
+    (source / _TOKENIZER).replace(target / _TOKENIZER)
 
 
 def _filled(kind: type[Module], folder: Path) -> Module:
     # Built without memory, then given the tensors of the file: no random numbers, no copy.
     with torch.device("meta"):
         module = kind()
-    module.load_state_dict(load_file(folder / WEIGHTS), assign=True)
+    module.load_state_dict(load_file(folder / _WEIGHTS), assign=True)
     return module.eval().requires_grad_(False)

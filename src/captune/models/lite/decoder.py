@@ -15,10 +15,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-TOKENIZER = "tokenizer.json"
-
 # GGUF's name of a tensor in a block -> the name that transformers gives it
 _IN_BLOCK = {
     "attn_q": "self_attn.q_proj",
@@ -44,9 +40,11 @@ def convert_decoder(source: Path, target: Path) -> None:
     about = {name: field.contents() for name, field in reader.fields.items()}
     config = _config(about)
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    (target / WEIGHTS).write_bytes(save(_tensors(reader, heads), metadata={"format": "pt"}))
-    (target / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-    _write_tokenizer(about, target / TOKENIZER)
+    (target / "model.safetensors").write_bytes(
+        save(_tensors(reader, heads), metadata={"format": "pt"})
+    )
+    (target / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    _write_tokenizer(about, target / "tokenizer.json")
 
 
 def _tensors(reader: Any, heads: dict[str, int]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from captune.pages.thumbnails import Album
 from captune.runs.kinds import KINDS
 from captune.runs.metrics import RERANK_DF
 from captune.tables import Column, Fraction, Table, numbers
-from captune.text import count, one_line, percent, plain, score, signed
+from captune.text import count, decimal, one_line, percent, plain, signed
 from captune_metrics.catalogue import meaning_of, title_of
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def score_tile(source: RunSource, id: str, whose: str, recipe: str, *keys: str |
     """A score as a headline number. keys: to what has its `corpus` and its `interval`."""
     return Tile(
         f"{title_of(id)}, {whose}",
-        source.figure(score, *keys, "corpus"),
-        source.interval(score, *keys, "interval"),
+        source.figure(decimal, *keys, "corpus"),
+        source.interval(decimal, *keys, "interval"),
         meaning_of(id),
         one_line(recipe),
     )
 
 
-def strips(
+def score_strips(
     scores: Mapping[str, tuple[float, Sequence[float] | None]], best: str, worse: Collection[str]
 ) -> dict[str, Fraction]:
     """Scores with their intervals, by name, each on the same line from zero."""
@@ -149,10 +149,10 @@ def chosen_blocks(source: RunSource, *keys: str | int) -> list[Any]:
         " (95 % {} to {}), and BLEU-4 {} where those have {}. The best candidate of each image"
         " would give CIDEr-D {}. Its document frequencies are those of {}, not of these images.",
         source.figure(count, *keys, "candidates"), source.figure(plain, *keys, "evidence"),
-        source.figure(count, *at, "images"), source.figure(score, *at, "chosen"),
-        source.figure(score, *at, "first"), *ends,
-        source.figure(score, *at, "bleu_4_chosen"), source.figure(score, *at, "bleu_4_first"),
-        source.figure(score, *at, "best"), RERANK_DF,
+        source.figure(count, *at, "images"), source.figure(decimal, *at, "chosen"),
+        source.figure(decimal, *at, "first"), *ends,
+        source.figure(decimal, *at, "bleu_4_chosen"), source.figure(decimal, *at, "bleu_4_first"),
+        source.figure(decimal, *at, "best"), RERANK_DF,
     )  # fmt: skip
     return [Fold("Chosen among candidates", [Paragraph(said)])]
 
@@ -178,7 +178,7 @@ def agreement_blocks(source: RunSource, *keys: str | int) -> list[Any]:
         " {}). Its squared error is {} on average; of one chance for all captions it is {}",
         source.figure(percent, *measured, "ece"), *ends,
         source.figure(percent, *measured, "ece_floor"),
-        source.figure(score, *keys, "brier"), source.figure(score, *keys, "brier_of_rate"),
+        source.figure(decimal, *keys, "brier"), source.figure(decimal, *keys, "brier_of_rate"),
     )  # fmt: skip
     brier, most = fitted["brier"], fitted["brier_of_rate"]
     tells = "tells captions apart" if brier < most else "does not tell captions apart"

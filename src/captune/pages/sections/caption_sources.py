@@ -20,7 +20,7 @@ from captune.text import one_line
 from captune_metrics.catalogue import LOG_PROBABILITY
 from captune_metrics.display import shorten
 
-AGREEMENT = "chance that people agree"  # by the captioner itself
+PEOPLE_AGREE = "chance that people agree"  # by the captioner itself
 _LONGEST = 400
 _WEIGHTS = "model.safetensors"  # of a tuned captioner, in its run
 
@@ -205,7 +205,7 @@ def _scores(
 ) -> dict[str, tuple[float, RunSource, int]]:
     if source.run.kind == "caption":
         scores = {
-            AGREEMENT: record.get("agreement"),
+            PEOPLE_AGREE: record.get("agreement"),
             LOG_PROBABILITY: record.get("mean_log_probability"),
         }
     else:

@@ -40,7 +40,7 @@ from captune.pages.sources import NOT_USABLE, PageSettings, RunSource, words
 from captune.runs.evaluation import MetricFigure, ScoreMetrics
 from captune.scoring.rank import Pair, Ranking
 from captune.tables import Column, Number, Table, numbers
-from captune.text import count, one_line, percent, score, signed
+from captune.text import count, decimal, one_line, percent, signed
 from captune_metrics.catalogue import LOG_PROBABILITY, label_of, leading, title_of
 
 _REFERENCES = 5
@@ -98,7 +98,7 @@ def _answer_of_scores(source: RunSource) -> tuple[Any, Tiles | None]:
     # of "/home/ann/hw3/tune/lora" a reader needs "tune/lora"
     scored = "captions of " + "/".join(PurePath(candidates).parts[-2:])
     scored = candidates if candidates == IN_MEMORY else scored
-    first = source.estimate(score, "metrics", quoted[0])
+    first = source.estimate(decimal, "metrics", quoted[0])
     ends = words(" ({} to {})", *first.interval) if first.interval else ""
     said = words("The {} come to a {} of {}{} on {} images.", scored,
                  title_of(quoted[0]), first.number, ends,
@@ -136,7 +136,7 @@ def _scores(scored: Sequence[RunSource], unusable: Collection[int] = ()) -> Tabl
     rows = []
     for source in scored:
         known = source.at("metrics")
-        scores = (source.estimate(score, "metrics", id) if id in known else None for id in ids)
+        scores = (source.estimate(decimal, "metrics", id) if id in known else None for id in ids)
         name = source.name + NOT_USABLE * (source.number in unusable)
         rows.append([name, source.images_told, *scores])
     columns = [Column("captions"), *numbers("images", *map(title_of, ids))]
@@ -344,7 +344,7 @@ def ranking_of(
 
 def _quoted(caption: SourcedCaption, id: str) -> Number:
     value, source, line = caption.scores[id]
-    return source.counted(score, value, f"line {line}: {id}")
+    return source.counted(decimal, value, f"line {line}: {id}")
 
 
 def _line(captions: CaptionSet, key: str, by: str) -> Line:

@@ -30,7 +30,7 @@ from captune.pages.sections import PageContext, reliability_block, shard_blocks
 from captune.pages.sources import PageSettings, RunSource, words
 from captune.pages.thumbnails import Album
 from captune.runs.metrics import Reliability
-from captune.runs.records import plain
+from captune.runs.records import json_value
 from captune.tables import Column, Estimate, Fraction, Table, numbers
 from captune.text import count, one_line, percent, signed
 
@@ -261,7 +261,7 @@ def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
             error, floor, leaning, gap,
         )  # fmt: skip
     says = "Reliability diagram: fraction of right answers in each of 15 bins of confidence"
-    drawn = reliability_block(plain(told.bins), says)
+    drawn = reliability_block(json_value(told.bins), says)
     return [Heading("How far to believe its probabilities"), Paragraph(said), drawn]
 
 

@@ -11,13 +11,13 @@ from markupsafe import Markup
 
 from captune.captions.file import CAPTION_ENDINGS
 from captune.pages.blocks import Card, Cards, Fold, Line, Paragraph, Points, Section, Tiles
-from captune.pages.sections import KindSection, PageContext, score_tile, strips
+from captune.pages.sections import KindSection, PageContext, score_strips, score_tile
 from captune.pages.sources import RunSource, words
 from captune.runs.evaluation import CaptionersMetrics, CompareMetrics
 from captune.runs.metrics import AgainstBest
 from captune.statistics import is_settled
 from captune.tables import Column, Estimate, Table, difference, numbers
-from captune.text import count, one_line, p_value, plain, score, short_names, signed
+from captune.text import count, decimal, one_line, p_value, plain, short_names, signed
 from captune_metrics.catalogue import leading, title_of
 
 _REFERENCES = 5
@@ -70,7 +70,7 @@ def _table(source: RunSource) -> Table:
     rows = []
     for id, found in metrics.metrics.items():
         place = ("metrics", id)
-        shown, with_sign = (partial(show, digits=found.digits) for show in (score, signed))
+        shown, with_sign = (partial(show, digits=found.digits) for show in (decimal, signed))
         gain = source.figure(with_sign, *place, "difference")
         images = (source.figure(count, *place, "images", side)
                   for side in ("b_better", "a_better", "equal"))  # fmt: skip
@@ -106,7 +106,7 @@ def _cards(source: RunSource, id: str, side: str, context: PageContext) -> list[
             Line(
                 which.upper(),
                 one_line(str(item[which]["caption"])) or "(empty caption)",
-                [(title_of(id), source.figure(score, *place, i, which, "score"))],
+                [(title_of(id), source.figure(decimal, *place, i, which, "score"))],
             )
             for which in ("a", "b")
         ]
@@ -172,7 +172,7 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
         against = {name: one[by] for name, one in metrics.against_best.items() if by in one}
         worse = [name for name, one in against.items() if _is_settled(one)]
         scored = {name: (one.corpus, one.interval) for name, one in known.items()}
-        lines = strips(scored, metrics.best or "", worse)
+        lines = score_strips(scored, metrics.best or "", worse)
     rows = []
     for name, one in metrics.captioners.items():
         place = ("captioners", name)
@@ -181,7 +181,9 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
         }
         has_mark |= not differ.isdisjoint(ids)
         scores: list[Any] = [
-            replace(source.estimate(score, *place, "scores", id), mark="†" if id in differ else "")
+            replace(
+                source.estimate(decimal, *place, "scores", id), mark="†" if id in differ else ""
+            )
             for id in ids
         ]
         if by is not None:

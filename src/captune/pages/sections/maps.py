@@ -23,19 +23,19 @@ from captune.runs.evaluation import FaithfulMetrics
 from captune.runs.maps import read_maps
 from captune.runs.records import BETTER, UNSEEN, no_better
 from captune.tables import Column, Estimate, Fraction, Table, numbers
-from captune.text import count, one_line, percent, plain, score, signed
+from captune.text import count, decimal, one_line, percent, plain, signed
 
 _BUDGET_BYTES = 4_000_000  # of all maps of a page
 _MOST_PLACES = 24  # rows or columns: beyond it a smooth map shows nothing new
 _DOT = " A filled dot marks maps that follow the model better than chance."
 _MEASURES = (
-    ("insertion", score),
-    ("deletion", score),
-    ("comprehensiveness", score),
-    ("sufficiency", score),
+    ("insertion", decimal),
+    ("deletion", decimal),
+    ("comprehensiveness", decimal),
+    ("sufficiency", decimal),
     ("pointing", percent),
     ("pointing_centre", percent),
-    ("overlap", score),
+    ("overlap", decimal),
 )
 _THIRDS = (("upper", "", "lower"), ("left", "", "right"))
 
@@ -386,4 +386,4 @@ def _verdicts(source: RunSource, report: int, content: Mapping[str, Any]) -> Tab
     return Table(name, "Faithfulness by part of speech", columns, rows)
 
 
-faithful = KindSection(_section_of_leaderboard, _answer_of_leaderboard, _tables_of_leaderboard)
+LEADERBOARD = KindSection(_section_of_leaderboard, _answer_of_leaderboard, _tables_of_leaderboard)

@@ -9,7 +9,7 @@ from captune.pages.sections import PageContext, reliability_block
 from captune.pages.sources import RunSource, joined, words
 from captune.statistics import SIGNIFICANT
 from captune.tables import Column, Estimate, Fraction, Table, numbers
-from captune.text import count, one_line, p_value, percent, points, score
+from captune.text import count, decimal, one_line, p_value, percent, points
 
 _CHANGES = 12
 
@@ -188,7 +188,7 @@ def _calibration(source: RunSource, best: int, calibration: dict[str, Any]) -> l
         scaled = ("calibration", best, "scaled")
         said += words(
             " A temperature of {} makes it {}, measured on images that the fit did not see.",
-            source.figure(score, "calibration", best, "temperature"),
+            source.figure(decimal, "calibration", best, "temperature"),
             source.figure(percent, *scaled, "ece"),
         )  # fmt: skip
         if calibration["scaled"]["ece"] >= calibration["raw"]["ece"]:

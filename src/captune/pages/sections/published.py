@@ -19,9 +19,9 @@ from captune.pages.sources import RunSet, RunSource, Show, joined, words
 from captune.runs.reader import METRICS
 from captune.studies import Condition, Figures, Study
 from captune.tables import Column, Estimate, Number, Table, numbers
-from captune.text import count, one_line, percent, plain, points, score, signed
+from captune.text import count, decimal, one_line, percent, plain, points, signed
 
-_SHOWN: dict[str, tuple[Show, Show]] = {"share": (percent, points), "score": (score, signed)}
+_SHOWN: dict[str, tuple[Show, Show]] = {"share": (percent, points), "score": (decimal, signed)}
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,18 @@ from captune.pages.blocks import (
     Section,
     Tiles,
 )
-from captune.pages.sections import PageContext, agreement_blocks, chosen_blocks, score_tile, strips
+from captune.pages.sections import (
+    PageContext,
+    agreement_blocks,
+    chosen_blocks,
+    score_strips,
+    score_tile,
+)
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
 from captune.runs.metrics import Curve, Finding, TuneMetrics
 from captune.statistics import is_settled
 from captune.tables import Column, Fraction, Number, Table, difference, numbers
-from captune.text import count, duration, millions, one_line, p_value, plain, score, signed
+from captune.text import count, decimal, duration, millions, one_line, p_value, plain, signed
 from captune_metrics.catalogue import title_of
 
 _SCORES = ("cider", "clipscore", "bleu_4")
@@ -109,7 +115,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
     name = title_of(by)
     if len(methods) == 1:
         said = words("Tuned with {}: {} trained parameters give {} {} on {} images.", best.name,
-                     best.trained, name, best.figure(score, "scores", by, "corpus"),
+                     best.trained, name, best.figure(decimal, "scores", by, "corpus"),
                      images)  # fmt: skip
     else:
         is_by_loss = source.run.metrics.get("select") == "loss"
@@ -119,7 +125,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
         said = words(
             "Of {} methods, {} {} and is kept: {} {} on {} images, with {} trained parameters.",
             source.counted(count, len(methods), "methods"), best.name, claim, name,
-            best.figure(score, "scores", by, "corpus"), images, best.trained,
+            best.figure(decimal, "scores", by, "corpus"), images, best.trained,
         )  # fmt: skip
         said += _settled(source, {method.name for method in usable})
         if useless := [method.name for method in methods if method not in usable]:
@@ -206,14 +212,14 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     known = list(dict.fromkeys(known))
     scores = {one.name: one.at("scores", by) for one in methods}
     ends = {name: (one["corpus"], one["interval"]) for name, one in scores.items()}
-    lines = strips(ends, "" if best.name in useless else best.name, settled - useless)
+    lines = score_strips(ends, "" if best.name in useless else best.name, settled - useless)
     rows = []
     methods = sorted(methods, key=lambda method: method.name in useless)
     # with none that is usable there is no best one
     are_compared = len(methods) - len(useless) > 1
     is_marked = len(methods) > 1 and best.name not in useless
     for method in methods:
-        figures = [source.estimate(score, *method.keys, "scores", id) for id in known]
+        figures = [source.estimate(decimal, *method.keys, "scores", id) for id in known]
         compared: list[Any] = [None]
         if method.name in against and method.name not in useless:
             compared = [words("{} <small>p {}</small>", *_compared(source, method.name))]
@@ -279,7 +285,7 @@ def _images_table(source: RunSource) -> Table:
             [
                 source.figure(count, *keys, "images"),
                 "" if point.usable else "not usable",
-                *(source.estimate(score, *keys, "scores", id) for id in known),
+                *(source.estimate(decimal, *keys, "scores", id) for id in known),
                 gain,
             ]
         )

@@ -15,7 +15,7 @@ from captune.webapp.views import SharedImages, render
 _HOUR_S = 3600
 
 
-def build(context: AppContext) -> Any:
+def build_app(context: AppContext) -> Any:
     """The page of an app, as gr.Blocks."""
     with gr.Blocks(
         title="captune", analytics_enabled=False, delete_cache=(_HOUR_S, _HOUR_S)

@@ -15,6 +15,7 @@ from captune.attribution.geometry import whole_frame
 from captune.errors import UserError
 from captune.images import ImageFile
 from captune.jobs import Result
+from captune.options.base import LITE
 from captune.options.captioning import EVIDENCE, CaptionOptions, ExplainOptions
 from captune.options.codec import words_of
 from captune.options.recognition import ClassifyOptions
@@ -22,12 +23,12 @@ from captune.pages.sections.maps import map_in_words
 from captune.plots.maps import scaled_map, why_flat
 from captune.runs.records import BETTER
 from captune.webapp.queue import QueuedJob
-from captune.webapp.site import LITE, AppContext
+from captune.webapp.site import AppContext
 from captune.webapp.views import (
     JobPanel,
     SharedImages,
     answer_files,
-    beside,
+    beside_panels,
     choices,
     data_uri,
     keep_panel,
@@ -75,7 +76,7 @@ def classify_tab(context: AppContext, page: Any, images: SharedImages) -> list[J
             model=model,
         )
 
-    with beside(panel):
+    with beside_panels(panel):
         images.panels["classify"].render()
         labels = gr.Textbox(
             _LABELS,
@@ -175,7 +176,7 @@ def caption_tab(
         captioner = _captioner(context, model)
         return CaptionOptions(images=_LATER, model=captioner, beam=int(beam), rerank=rerank)
 
-    with beside(panel):
+    with beside_panels(panel):
         images.panels["caption"].render()
         model = _captioner_list(context, page, opened, "captioner")
         with gr.Accordion("More", open=False):
@@ -299,7 +300,7 @@ def explain_tab(
         )
         return context.submit("explain", options, _answer, chosen, id, images=found)
 
-    with beside(question, panel):
+    with beside_panels(question, panel):
         images.panels["explain"].render()
         model = _captioner_list(context, page, opened, "explain-captioner")
         with gr.Accordion("More", open=False):

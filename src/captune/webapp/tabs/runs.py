@@ -15,7 +15,7 @@ from captune.registry import TUNING_METHODS
 from captune.runs.kinds import KINDS
 from captune.webapp.queue import QueuedJob, tune_apart
 from captune.webapp.site import AppContext, ReportPage
-from captune.webapp.views import JobPanel, beside, choices, offer_on
+from captune.webapp.views import JobPanel, beside_panels, choices, offer_on
 from captune_metrics.display import printable
 
 _COMPARED = ("tune", "caption", "score")
@@ -34,7 +34,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         " tuned here. Start captune app without --shared."
     )
     panel = JobPanel(context, "tune", "page", empty, shown="run")
-    with beside(panel, looking):
+    with beside_panels(panel, looking):
         images = _path_field(context, "tune-images", "Folder of the images", "images/")
         forms = "COCO JSON, CSV, JSONL, or a folder of name.txt."
         captions = _path_field(context, "tune-captions", "Training captions", "train.json", forms)
@@ -121,7 +121,7 @@ def compare_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
     empty = "Choose two runs that describe the same images."
     panel = JobPanel(context, "compare", "page", empty, shown="comparison")
     can = context.is_private
-    with beside(panel):
+    with beside_panels(panel):
         first, second = (
             gr.Dropdown(
                 choices(context.runs(*_COMPARED)),
@@ -176,7 +176,7 @@ def report_tab(context: AppContext, page: Any, opened: Any) -> list[JobPanel]:
         " press Keep."
     )
     panel = JobPanel(context, "report", "page", empty, shown="report")
-    with beside(panel):
+    with beside_panels(panel):
         runs = gr.Dropdown(
             choices(context.runs(*KINDS)),
             value=[],

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from captune_metrics.ptb.automaton import Failures, Scanner
-from captune_metrics.ptb.rules import ALPHABET, KINDS, MACROS, RULES, SPECIAL_WORDS
+from captune_metrics.ptb.rules import ALPHABET, CHARACTER_KINDS, MACROS, RULES, SPECIAL_WORDS
 
 VERSION = "1"
 
@@ -228,7 +228,7 @@ def _lex(caption: str, behind: str) -> tuple[list[str], int]:
     caption = _HALVES.sub("\ufffd", _BREAKS.sub(" ", caption))
     scanner = _scanner()
     text = caption + behind
-    kinds = text.translate(KINDS)
+    kinds = text.translate(CHARACTER_KINDS)
     failed: Failures = set()
     found = []
     furthest = at = 0

@@ -2,9 +2,9 @@
 
 Every rule and word list was worked out from what Java's PTBTokenizer (CoreNLP 3.4.1, as
 pycocoevalcap runs it) answers to strings made for the question; nothing was read from its source.
-The rules see a caption through `KINDS`: any letter beyond ASCII is `é` (capital: `É`), any other
-digit `٣`, any mark that only goes on inside words `\u0300`, any other sign `§`, and what is dropped
-`\x01`.
+The rules see a caption through `CHARACTER_KINDS`: any letter beyond ASCII is `é` (capital: `É`),
+any other digit `٣`, any mark that only goes on inside words `\u0300`, any other sign `§`, and what
+is dropped `\x01`.
 
 The kinds of characters were measured: each of the 65,536 code units was put into 60 surroundings
 and the answers compared, so they are those of the Unicode version that the 2014 tokenizer was made
@@ -251,4 +251,4 @@ class _Kinds(dict[int, str]):
             at += int(length or 1) * (2 if kind == "a" else 1)
 
 
-KINDS = _Kinds()
+CHARACTER_KINDS = _Kinds()
