@@ -218,8 +218,8 @@ def captions(way: str, folder: Path, paths: Sequence[Path], tokens: int) -> Take
 def maps(way: str, folder: Path, path: Path, masks: int) -> Taken:
     import torch
 
+    from captune.attribution.captioned_image import captioned_images
     from captune.attribution.masking import blurred, pixel_masking, token_masking
-    from captune.attribution.vlm_image import any_captioned_images, reader_in
     from captune.captioning.any_captioner import AnyCaptioner, prepare_captioner
     from captune.captioning.generate import GenerationSettings
     from captune.images import ImageFile, open_image
@@ -231,10 +231,10 @@ def maps(way: str, folder: Path, path: Path, masks: int) -> Taken:
     ).load()
     assert isinstance(captioner, AnyCaptioner)
     said = "a big red dog runs on the blue sea on a cat"
-    (one,) = any_captioned_images(
+    (one,) = captioned_images(
         captioner, [ImageFile(path, path.name)], [said], GenerationSettings(1, 20), on_skip=print
     )
-    reader = reader_in(one)
+    reader = one.reader
     assert reader is not None
     patches = one.shape.rows * one.shape.columns
     hidden = [n * patches // masks for n in range(masks)]  # all over the image

@@ -15,14 +15,14 @@ from tests.captioning.twins import FAMILIES, write_twin
 
 import captune
 from captune.attribution import masking
-from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.captioned_image import CaptionedImage, captioned_images
 from captune.attribution.masking import (
     losses_without_each,
     pixel_masking,
     token_masking,
 )
 from captune.attribution.methods import MAP_METHODS, LayerHead
-from captune.attribution.vlm_image import any_captioned_images, reader_in, reader_of
+from captune.attribution.vlm_image import reader_of
 from captune.attribution.word_scores import WordTarget
 from captune.captioning.any_captioner import prepare_captioner
 from captune.captioning.generate import GenerationSettings
@@ -50,7 +50,7 @@ def captioned(
 ) -> CaptionedImage:
     (shown or picture(bright=True)).save(place / "square.png")
     options = CaptionOptions(images=[str(place)], model=str(folder), device="cpu")
-    found = any_captioned_images(
+    found = captioned_images(
         prepare_captioner(options).load(),
         find_images([place]).images,
         None if caption is None else [caption],
@@ -81,7 +81,7 @@ def test_maps_lie_on_what_made_the_difference(family: str, twins: Any, tmp_path:
     assert maps[far].max() < 1e-3 * maps.max() if far.any() else True
     assert near.flatten()[maps.argmax()]
     # the tokens of these places are what the square changed
-    reader = reader_in(one)
+    reader = one.reader
     assert reader is not None
     options = CaptionOptions(images=[str(tmp_path)], model=str(twins(family)), device="cpu")
     plain = reader_of(prepare_captioner(options).load()).of(picture(bright=False))[1]
@@ -124,7 +124,7 @@ def test_what_is_read_once_for_all_masks_changes_nothing(
     family: str, twins: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = captioned(twins(family), tmp_path)
-    reader = reader_in(one)
+    reader = one.reader
     assert reader is not None
     cells = one.shape.rows * one.shape.columns
     shown = torch.rand(cells + 8, cells, generator=torch.Generator().manual_seed(0)) < 0.8
@@ -146,7 +146,7 @@ def test_pixel_occlusion_is_that_of_captum(
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     shown = Image.fromarray(noise)
     one = captioned(twins(family), tmp_path, shown=shown)
-    reader, shape = reader_in(one), one.shape
+    reader, shape = one.reader, one.shape
     assert reader is not None
     vlm = reader.vlm
     cells = torch.arange(shape.rows * shape.columns).view(shape.rows, shape.columns)
@@ -201,7 +201,7 @@ def test_the_guide_says_which_maps_a_family_has(family: str, twins: Any, tmp_pat
 def test_attention_is_that_of_transformers(twins: Any, tmp_path: Path) -> None:
     for family in ("llava", "vit-gpt2"):
         one = captioned(twins(family), tmp_path)
-        reader = reader_in(one)
+        reader = one.reader
         assert reader is not None
         model, ids = reader.vlm.model, torch.tensor([one.ids])
         whole = torch.cat([reader.prompts, ids], dim=1)
@@ -223,7 +223,7 @@ def test_attention_is_that_of_transformers(twins: Any, tmp_path: Path) -> None:
 
 def test_token_activation_is_its_definition(twins: Any, tmp_path: Path) -> None:
     one = captioned(twins("llava"), tmp_path)
-    reader = reader_in(one)
+    reader = one.reader
     assert reader is not None
     model, prompt = reader.vlm.model, reader.prompts[0].tolist()
     text = [*prompt, *one.ids]

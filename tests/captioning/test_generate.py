@@ -20,8 +20,9 @@ from tests.captioning.little_job import IDENTITY
 from tests.captioning.tiny import END, PAD, grids
 
 from captune.captioning.caption import Caption, CaptionWord
-from captune.captioning.captioner import Captioner, check_length
+from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained, recipe_of
+from captune.captioning.decoder_parts import check_length
 from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import CaptionModel
 from captune.errors import UserError
@@ -321,5 +322,7 @@ def test_in_python(
 def test_a_caption_must_fit_the_decoder(tmp_path: Path) -> None:
     captioner, _ = from_pretrained(write_captioner(tmp_path / "run", "gpt2"), device="cpu")
     check_length(captioner.decoder, 63)
-    with pytest.raises(UserError, match="reads 64 tokens at most"):
+    with pytest.raises(
+        UserError, match="has places for 64 tokens, of which its start takes 1; take 63 or fewer"
+    ):
         check_length(captioner.decoder, 64)

@@ -215,10 +215,10 @@ def test_images_without_the_word_are_left_out(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own = jobs_explain.any_captioned_images
+    own = jobs_explain.captioned_images
     captions = ["a w6", "a w7", "w6 b w6"]
     monkeypatch.setattr(
-        jobs_explain, "any_captioned_images", lambda *given, **how: own(*given[:2], captions, **how)
+        jobs_explain, "captioned_images", lambda *given, **how: own(*given[:2], captions, **how)
     )
     assert main(words(images, model, "--words", "w6")) == 0
     captured = capsys.readouterr()

@@ -11,24 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from captune.attribution.vlm_image import AnyModel, ImageReader, reader_of
+from captune.captioning.any_captioner import AnyCaptioner, Ready
 from captune.captioning.caption import WORD, word_pieces
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
 from captune.features.encode import encode_grids
-from captune.images import ImageFile, Skipped
+from captune.images import ImageFile, Skipped, UnreadableImage, open_image
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape, ImageTextModel
 from captune.text import as_sentence
 from captune_metrics.display import quoted
-
-if TYPE_CHECKING:
-    from captune.attribution.vlm_image import ImageReader
 
 END = "<|endoftext|>"
 # A caption that was written down has its full stop at its last word, whose map is that of the word
@@ -77,6 +75,11 @@ class CaptionedImage:
         return self.model.grid
 
     @property
+    def reader(self) -> ImageReader | None:
+        """The model of transformers that it is of; None where captune's own captions."""
+        return self.model if isinstance(self.model, ImageReader) else None
+
+    @property
     def before(self) -> int:
         """Positions before the one from which step 0 is predicted: those of a prompt."""
         model = self.model
@@ -104,8 +107,13 @@ class CaptionedImage:
         return [*self.words, WordSpan(END, (len(self.ids) - 1,), special=True)]
 
 
+def model_of(captioner: Captioner | AnyCaptioner) -> AnyModel:
+    """What map methods ask, before an image is read."""
+    return captioner.model if isinstance(captioner, Captioner) else reader_of(captioner)
+
+
 def captioned_images(
-    captioner: Captioner,
+    captioner: Captioner | AnyCaptioner,
     images: Sequence[ImageFile],
     captions: Sequence[str] | None = None,
     how: GenerationSettings = GenerationSettings(),
@@ -118,6 +126,33 @@ def captioned_images(
     encoded once, also where one stands several times in the list, each time with another caption.
     Raises UserError for a caption with a word that the captioner cannot write.
     """
+    if isinstance(captioner, Captioner):
+        yield from _from_grids(captioner, images, captions, how, on_skip)
+        return
+    given = [None] * len(images) if captions is None else captions
+    reader = reader_of(captioner)
+    for file, text in zip(images, given, strict=True):
+        ids = None if text is None else ids_of_caption(reader.decoder, text)
+        try:
+            own, grid = reader.of(open_image(file.path))
+        except UnreadableImage as error:
+            on_skip(Skipped(file.name, error.reason))
+            continue
+        if ids is None:
+            ready, features = Ready(file, "", own.inputs), grid.to(captioner.vlm.model.dtype)
+            (chosen,) = captioner.chosen([ready], list(features), how)
+            ids = chosen.ids
+        yield captioned_image(own, file, grid, ids, is_user_caption=text is not None)
+
+
+def _from_grids(
+    captioner: Captioner,
+    images: Sequence[ImageFile],
+    captions: Sequence[str] | None,
+    how: GenerationSettings,
+    on_skip: Callable[[Skipped], None],
+) -> Iterator[CaptionedImage]:
+    """`captioned_images` of captune's own, whose grids come from the feature cache in batches."""
     model, encoder = captioner.model, captioner.encoder
     given = None
     if captions is not None:

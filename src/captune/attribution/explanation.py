@@ -20,7 +20,6 @@ from captune.attribution.faithful.dataset import FUNCTION_WORDS, part_of_speech
 from captune.attribution.geometry import Frame
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead, MapMethod
-from captune.attribution.vlm_image import reader_in
 from captune.attribution.word_scores import scores_of, word_targets
 from captune.captioning.caption import judged
 from captune.images import ImageFile
@@ -175,7 +174,7 @@ def _explained(
         found = measure(token_masking(captioned, targets), maps)
     fractions: Sequence[float | None] = [None] * len(words)
     # cells of a map are not the tokens that the attention was over
-    if method.is_fraction(layer_head) and reader_in(captioned) is None:
+    if method.is_fraction(layer_head) and captioned.reader is None:
         fractions = maps.sum(dim=(1, 2)).tolist()
     names = [captioned.spans[word].word for word in words]
     read = captioned.told

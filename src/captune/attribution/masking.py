@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.vlm_image import reader_in
 from captune.attribution.word_scores import (
     ROWS_AT_ONCE,
     WordTarget,
@@ -106,7 +105,7 @@ def pixel_masking(
     """
     image = open_image(captioned.image.path)
     without = blurred(image)
-    if (reader := reader_in(captioned)) is not None:
+    if (reader := captioned.reader) is not None:
         return Masking(captioned, BLURRED, reader.without_pixels(without), targets)
     assert captioned.encoder is not None
     encoder = captioned.encoder.image

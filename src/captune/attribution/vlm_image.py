@@ -9,7 +9,7 @@ order; tokens divide the pixels evenly, in their order. Maps are over cells of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,20 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from captune.attribution.captioned_image import (
-    CaptionedImage,
-    captioned_image,
-    captioned_images,
-    ids_of_caption,
-)
-from captune.captioning.any_captioner import AnyCaptioner, Ready
+from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.bridge import Bridge
-from captune.captioning.captioner import Captioner
-from captune.captioning.generate import GenerationSettings
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.captioning.tuned_vlm import NoBridge
 from captune.errors import UserError
-from captune.images import ImageFile, Skipped, UnreadableImage, open_image
 from captune.models.decoders import Speech
 from captune.models.encoders import GridShape
 from captune.models.vlm import VLM
@@ -317,44 +308,6 @@ def _cells(boxes: Tensor, side: int) -> int:
     return int(min(MOST_CELLS, max(2, round(1 / max(1e-3, float(wide))))))
 
 
-def any_captioned_images(
-    captioner: Captioner | AnyCaptioner,
-    images: Sequence[ImageFile],
-    captions: Sequence[str] | None = None,
-    how: GenerationSettings = GenerationSettings(),
-    *,
-    on_skip: Callable[[Skipped], None],
-) -> Iterator[CaptionedImage]:
-    """`captioned_images` of any captioner."""
-    if isinstance(captioner, Captioner):
-        yield from captioned_images(captioner, images, captions, how, on_skip=on_skip)
-        return
-    given = [None] * len(images) if captions is None else captions
-    reader = reader_of(captioner)
-    for file, text in zip(images, given, strict=True):
-        ids = None if text is None else ids_of_caption(reader.decoder, text)
-        try:
-            own, grid = reader.of(open_image(file.path))
-        except UnreadableImage as error:
-            on_skip(Skipped(file.name, error.reason))
-            continue
-        if ids is None:
-            ready, features = Ready(file, "", own.inputs), grid.to(captioner.vlm.model.dtype)
-            (chosen,) = captioner.chosen([ready], list(features), how)
-            ids = chosen.ids
-        yield captioned_image(own, file, grid, ids, is_user_caption=text is not None)
-
-
-def model_of(captioner: Captioner | AnyCaptioner) -> AnyModel:
-    """What map methods ask, before an image is read."""
-    return captioner.model if isinstance(captioner, Captioner) else reader_of(captioner)
-
-
 def reader_of(captioner: AnyCaptioner) -> VLMReader:
     """Before it reads an image."""
     return VLMReader(captioner.vlm, captioner.speech, captioner.prompt)
-
-
-def reader_in(captioned: CaptionedImage) -> ImageReader | None:
-    """The model of transformers that captioned an image; None where captune's own did."""
-    return captioned.model if isinstance(captioned.model, ImageReader) else None

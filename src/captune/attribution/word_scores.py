@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captune.attribution.captioned_image import CaptionedImage
-from captune.attribution.vlm_image import AnyModel, reader_in
+from captune.attribution.vlm_image import AnyModel
 from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.model import IGNORED, CaptionModel
 from captune.errors import UserError
@@ -92,7 +92,7 @@ def gradients_at(captioned: CaptionedImage, grid: Tensor, targets: Sequence[Word
     """
     parts = []
     with torch.enable_grad():
-        if reader_in(captioned) is not None:
+        if captioned.reader is not None:
             leaf = grid.detach().requires_grad_()
             scores = scores_of(captioned, leaf, targets)[0]
             return torch.cat(

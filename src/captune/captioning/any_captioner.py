@@ -8,6 +8,7 @@ writes: `Captioner` for one of captune's, `AnyCaptioner` for BLIP, GIT, Qwen-VL 
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,13 +27,13 @@ from captune.captioning.caption import Caption, caption_words
 from captune.captioning.captioner import (
     Captioner,
     captioner_folder,
-    check_length,
     describe_captioner,
     load_captioner,
     writing_precision,
 )
 from captune.captioning.checkpoint import ImageIdentity, Recipe, TunedRecipe, read_any_recipe
 from captune.captioning.datastore import DATASTORE
+from captune.captioning.decoder_parts import check_length
 from captune.captioning.generate import (
     GenerationSettings,
     batch_ends,
@@ -63,7 +64,6 @@ from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import PeopleAgreement, Reranking
 from captune.runs.records import Candidate, json_value
 from captune.threads import processors
-from captune_metrics.display import printable
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ def prepare_captioner(options: CaptionerOptions) -> Prepared:
 
     def load() -> Captioner:
         captioner = load_captioner(options, place, options.decoder)
-        check_length(captioner.model.decoder, options.max_tokens)
+        check_length(captioner.speech, options.max_tokens)
         return captioner
 
     return Prepared(place, about, asked, agreement, choosing, load, options.decided)
@@ -243,10 +243,18 @@ class AnyCaptioner:
         return self.vlm.device
 
     @property
+    def encoder(self) -> None:
+        """None beside it: what its vision makes is not in a space of texts."""
+
+    @property
+    def turn(self) -> threading.RLock:
+        """As of a `Captioner`."""
+        return self.vlm.turn
+
+    @property
     def speech(self) -> Speech:
         """Its words."""
-        vlm, end = self.vlm, self.vlm.ends[0]
-        about = self.about
+        vlm, about, end = self.vlm, self.about, self.vlm.ends[0]
         return Speech(
             vlm.spec, vlm.model, vlm.tokenizer, about["weights_id"], about["processor_id"],
             end, end, vlm.pad_id, about["licence"], vlm.device, vlm.model.dtype,
@@ -373,16 +381,9 @@ class AnyCaptioner:
         ]
 
     def check_length(self, inputs: Inputs, max_tokens: int) -> None:
-        """Raises UserError for more tokens than the model has places for."""
-        stated = self.vlm.model.config.get_text_config(decoder=True)
-        most = getattr(stated, "max_position_embeddings", None)
-        prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
-        if most is not None and prompt + max_tokens > most:
-            raise UserError(
-                f"--max-tokens {max_tokens}: {printable(self.vlm.spec)} has places for {most:,}"
-                f" tokens, of which image and prompt take {prompt:,}; take at most"
-                f" {most - prompt:,}"
-            )
+        """Raises UserError for more tokens than the model has places for behind these."""
+        before = inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
+        check_length(self.speech, max_tokens, before)
 
     def chosen(
         self,

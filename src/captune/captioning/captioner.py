@@ -7,6 +7,7 @@ captune's: distribution `captune-lite`, import package `captune_lite`, folder `c
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from captune.captioning.checkpoint import (
     read_recipe,
 )
 from captune.captioning.datastore import Datastore
+from captune.captioning.decoder_parts import check_length
 from captune.captioning.generate import GenerationSettings, grid_batches
 from captune.captioning.model import CaptionModel
 from captune.captioning.rerank import (
@@ -150,7 +152,7 @@ class Captioner:
         read; None warns of them. Raises UserError as `find_images`, and for captions longer than
         the decoder can read back.
         """
-        check_length(self.model.decoder, max_tokens)
+        check_length(self.speech, max_tokens)
         found = find_images(images)
         skip = on_skip or _warn
         for skipped in found.skipped:
@@ -252,6 +254,16 @@ class Captioner:
         """Where it writes."""
         return self.model.decoder.device
 
+    @property
+    def speech(self) -> Decoder:
+        """Its words."""
+        return self.model.decoder
+
+    @property
+    def turn(self) -> threading.RLock:
+        """Held while it looks at an image: of several threads one after the other."""
+        return self.model.turn
+
     def open_cache(
         self,
         options: CaptionerOptions,
@@ -327,7 +339,7 @@ def captioner_folder(model: str) -> Path:
     require_possible(folder, model)
     if not folder.is_dir():
         raise UserError(
-            f"--model {printable(model)} is not a folder; name the --out of a captune tune, a"
+            f"{printable(model)} is not a folder; name the --out of a captune tune, a"
             " folder of transformers, hf:USER/NAME, or lite"
         )
     return checkpoint_folder(folder)
@@ -405,17 +417,6 @@ def writing_precision(device: str, dtype: str) -> str:
     if dtype == "auto" and place.type == "cpu":
         return "float32"
     return resolve_precision(dtype, place)
-
-
-def check_length(decoder: Decoder, max_tokens: int) -> None:
-    """Raises UserError for captions longer than the decoder can read back."""
-    config = decoder.module.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and max_tokens >= limit:
-        raise UserError(
-            f"--max-tokens {max_tokens}: {decoder.spec} reads {limit} tokens at most, the first of"
-            f" which is its start; take {limit - 1} or fewer"
-        )
 
 
 def describe_captioner(options: CaptionerOptions, place: Path, recipe: Recipe) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from captune.errors import UserError
+from captune.models.decoders import Decoder
+from captune_metrics.display import printable
 
 # what transformers names these widths in one family or another
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
@@ -101,6 +103,22 @@ def size_of(projection: Any) -> tuple[int, int]:
         return projection.in_features, projection.out_features
     inputs, outputs = projection.weight.shape  # Conv1D keeps it the other way round
     return int(inputs), int(outputs)
+
+
+def check_length(speech: Decoder, max_tokens: int, before: int = 1) -> None:
+    """Raises UserError for more tokens than the model has places for.
+
+    speech: of a captioner. before: places of what it reads before a caption: its start, or image
+    and prompt.
+    """
+    config = speech.module.config.get_text_config(decoder=True)
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and before + max_tokens > most:
+        what = "its start takes" if before == 1 else "image and prompt take"
+        raise UserError(
+            f"--max-tokens {max_tokens}: {printable(speech.spec)} has places for {most:,} tokens,"
+            f" of which {what} {before:,}; take {most - before:,} or fewer"
+        )
 
 
 def _projections(block: nn.Module) -> Iterator[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from captune.cli.console import note, print_json, print_tables
 from captune.errors import UserError
+from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from captune.models.catalogue import CatalogueEntry
@@ -131,17 +131,19 @@ def _fetch(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     """0 where all of it works, 1 where something does not."""
     from captune.attribution.vlm_check import checks
-    from captune.models.vlm_files import load_vlm, vlm_folder
+    from captune.captioning.captioner import captioner_folder
+    from captune.captioning.checkpoint import read_any_recipe
+    from captune.models.vlm_files import load_vlm
     from captune.tables import Column, Table
 
     spec = arguments.spec
-    is_folder = spec is not None and os.path.isdir(spec)  # noqa: PTH112  # pathlib's raises for a long name
-    if spec is None or not (is_folder or spec.startswith("hf:")):
-        raise UserError(
-            "check what? name a captioner of transformers: captune models check hf:OWNER/NAME, or"
-            " its folder"
-        )
-    vlm = load_vlm(vlm_folder(spec), spec, device=arguments.device, dtype=arguments.dtype)
+    wanted = "name a captioner of transformers: captune models check hf:OWNER/NAME, or its folder"
+    if spec is None:
+        raise UserError(f"check what? {wanted}")
+    place = captioner_folder(spec)
+    if read_any_recipe(place) is not None:
+        raise UserError(f"{printable(spec)} is a captioner of captune's own; {wanted}")
+    vlm = load_vlm(place, spec, device=arguments.device, dtype=arguments.dtype)
     note(f"{spec}: a {vlm.family} on {vlm.device}, {vlm.model.dtype}", quiet=arguments.json)
     answers: dict[str, str] = {}
     for what, answer in checks(vlm, arguments.prompt):

@@ -18,7 +18,8 @@ from captune.answer_files import Row, check_ending, row_files, row_paths
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import AnyCaptioner, Prepared, prepare_captioner
 from captune.captioning.caption import Caption, without_preamble
-from captune.captioning.captioner import Captioner, check_length
+from captune.captioning.captioner import Captioner
+from captune.captioning.decoder_parts import check_length
 from captune.captioning.generate import GenerationSettings
 from captune.captioning.rerank import chosen_sentence
 from captune.features.encode import none_readable
@@ -246,8 +247,7 @@ def run(
         if not is_written:
             if captioner is None:
                 captioner = prepared.load() if is_one_of_several else prepared.kept()
-            if isinstance(captioner, Captioner):
-                check_length(captioner.model.decoder, options.max_tokens)
+            check_length(captioner.speech, options.max_tokens)
             if options.out is not None:
                 models = [prepared.about, *captioner.described()]
                 writer = RunWriter(options.out, "caption", options, found.root, models, command)

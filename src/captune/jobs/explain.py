@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from captune.answer_files import row_files, row_paths
+from captune.attribution.captioned_image import captioned_images, model_of
 from captune.attribution.classes import ClassMaps, default_method, explain_classes
 from captune.attribution.explanation import ExplainedWord, Explanation, TimeBudget, explain_words
 from captune.attribution.methods import LayerHead, choose_map, read_default
-from captune.attribution.vlm_image import any_captioned_images, model_of
 from captune.captioning.agreement import flagged_sentence
 from captune.captioning.any_captioner import prepare_captioner
-from captune.captioning.captioner import Captioner, check_length
+from captune.captioning.captioner import Captioner
+from captune.captioning.decoder_parts import check_length
 from captune.captioning.generate import GenerationSettings
 from captune.errors import UserError
 from captune.features.encode import none_readable
@@ -206,14 +207,11 @@ def _captioner_source(
     found = found or find_images(options.images, limit=options.limit)
     stored = read_default(folder)
     loaded = prepared.kept() if captioner is None else captioner
-    is_own = isinstance(loaded, Captioner)
-    turn = loaded.model.turn if isinstance(loaded, Captioner) else loaded.vlm.turn
-    if isinstance(loaded, Captioner):
-        check_length(loaded.model.decoder, options.max_tokens)
+    check_length(loaded.speech, options.max_tokens)
     method, layer_head = choose_map(
         model_of(loaded), stored, method=options.method, layer=options.layer, head=options.head
     )
-    method.check_encoder(loaded.encoder if isinstance(loaded, Captioner) else None)
+    method.check_encoder(loaded.encoder)
     skipped, without = list(found.skipped), []
     count = len(found.images)
     given = None if options.caption is None else [options.caption] * count
@@ -225,9 +223,9 @@ def _captioner_source(
         budget = TimeBudget(60 * options.minutes, count, progress.message)
 
     def explanations() -> Iterator[Explanation]:
-        cache = loaded.open_cache(options, count, stack, progress.message) if is_own else None
+        cache = loaded.open_cache(options, count, stack, progress.message)
         with progress.bar("explaining", count) as advance:
-            for captioned in any_captioned_images(
+            for captioned in captioned_images(
                 loaded,
                 found.images,
                 given,
@@ -235,7 +233,7 @@ def _captioner_source(
                 on_skip=skipped.append,
             ):
                 advance(1)
-                with turn:
+                with loaded.turn:
                     explanation = explain_words(
                         captioned,
                         method,

@@ -17,7 +17,6 @@ from captune.files import read_text
 from captune.json_yaml import read_object
 from captune.models import hub, vetting
 from captune.models.devices import resolve_device, resolve_dtype
-from captune.models.load import parse_spec
 from captune.models.preprocessing import PROCESSOR_FILES, check_pixels
 from captune.models.quantised import (
     cast_unquantised,
@@ -64,17 +63,6 @@ def vlm_files(names: Sequence[str], where: str) -> list[str]:
     more = {*PROCESSOR_FILES, *_TEMPLATES, _GENERATION, "video_preprocessor_config.json"}
     tokenizer = choose_tokenizer(names, where)
     return [*weights, *tokenizer, *(n for n in names if n in {*more, "README.md"})]
-
-
-def vlm_folder(model: str) -> Path:
-    """Where the files of hf:REPO, or of a folder, are; naming one of the hub fetches it."""
-    spec = parse_spec(model if model.startswith("hf:") else f"hf:{model}")
-    if spec.folder is not None:
-        return spec.folder
-    repo = str(spec.repo)
-    return hub.repository(
-        repo, lambda names: vlm_files(names, repo), model, fetch_option=" --captioner"
-    )
 
 
 def load_vlm(

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captune.attribution.captioned_image import CaptionedImage
+from captune.attribution.captioned_image import CaptionedImage, captioned_images, model_of
 from captune.attribution.deletion_insertion import MaskScorer
 from captune.attribution.faithful.dataset import (
     Boxes,
@@ -39,7 +39,7 @@ from captune.attribution.faithful.results import (
 from captune.attribution.faithful.sanity import SanityChecks, check_sanity
 from captune.attribution.masking import BLURRED, mean_token, pixel_masking, token_masking
 from captune.attribution.methods import MAP_METHODS
-from captune.attribution.vlm_image import AnyModel, any_captioned_images, model_of
+from captune.attribution.vlm_image import AnyModel
 from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.captioner import Captioner
 from captune.captioning.dataset import CaptionDataset
@@ -255,9 +255,8 @@ class Evaluation:
         """
         options, message = self._options, self._progress.message
         model, captioner = self._model, self._captioner
-        encoder = captioner.encoder if isinstance(captioner, Captioner) else None
         examples = self._examples(self._chosen_captions(train, boxes), boxes)
-        candidates = compared_maps(model, encoder, quick=options.quick)
+        candidates = compared_maps(model, captioner.encoder, quick=options.quick)
         baseline = candidates.baseline
         sets: list[list[Example]] = []
         if val is not None:
@@ -349,7 +348,7 @@ class Evaluation:
         options = self._options
         what = "captioning" if generated else "encoding"
         with self._progress.bar(what, len(captions)) as advance:
-            captioned = any_captioned_images(
+            captioned = captioned_images(
                 self._captioner,
                 [one.image for one in captions],
                 None if generated else [one.caption for one in captions],

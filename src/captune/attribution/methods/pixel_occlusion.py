@@ -14,7 +14,6 @@ from torch import Tensor
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.masking import losses_without_each, pixel_masking
 from captune.attribution.methods import LayerHead, MapMethod
-from captune.attribution.vlm_image import reader_in
 from captune.attribution.word_scores import WordTarget
 from captune.errors import UserError
 
@@ -29,7 +28,7 @@ class PixelOcclusion(MapMethod):
         self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`; raises UnreadableImage where the image is gone."""
-        if captioned.encoder is None and reader_in(captioned) is None:
+        if captioned.encoder is None and captioned.reader is None:
             raise UserError(
                 "pixel-occlusion: encodes the image again, and its image encoder is not known; give"
                 " the captioned image its encoder, or take occlusion"

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, on_patches
-from captune.attribution.vlm_image import AnyModel, ImageReader, VLMReader, reader_in
+from captune.attribution.vlm_image import AnyModel, ImageReader, VLMReader
 from captune.attribution.word_scores import WordTarget
 from captune.errors import UserError
 
@@ -49,7 +49,7 @@ class TokenActivation(MapMethod):
         self, captioned: CaptionedImage, layer_head: LayerHead, targets: Sequence[WordTarget]
     ) -> Tensor:
         """As `MapMethod.maps_of`; UserError where the image is read by cross-attention."""
-        reader = reader_in(captioned)
+        reader = captioned.reader
         assert reader is not None
         places = _places(reader)
         hidden = reader.hidden(captioned.ids)
