@@ -5,6 +5,7 @@ It needs the extra `app`. Nothing here imports the framework before its environm
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -40,6 +41,9 @@ _START_S = 60
 _SESSIONS = 1000  # pages whose state the server remembers
 _MOST_EVENTS = 512  # that wait for their turn
 _JOBS_S, _SERVER_S = 2.5, 1.0  # what they get to end; together within the watchdog's patience
+_QUIET_S = 5  # without an event, before the stream of a page ends
+_SETTLED_S = 1  # a page has heard of the end of its stream by then
+_NO_EVENT = "captune"  # is no event's id
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any
     options = context.options
     page = build_app(context)
     page.queue(max_size=_MOST_EVENTS, api_open=False)
+    LastingStreams(page._queue)
     page.state_session_capacity = _SESSIONS
     # before that, the framework takes any file that an event names
     page.has_launched = True
@@ -188,6 +193,53 @@ def _ending_streams(app: Any) -> Any:
             await send({"type": "http.response.body", "body": b""})
 
     return answer
+
+
+class LastingStreams:
+    """Streams that end when a page was quiet for a while, not after each event.
+
+    A page opens a stream for an event only where it has none. The framework ends a stream as soon
+    as no event is left, so an event that was sent while that news is on its way was answered
+    nowhere, until another one came: a click did nothing. Now an event finds its stream open, or is
+    held until its page must know of the end. For the framework, a page that is not quiet waits for
+    an event that never runs.
+    """
+
+    def __init__(self, queue: Any) -> None:
+        """queue: the framework's, whose `push` takes every event."""
+        self._queue, self._push = queue, queue.push
+        self._used: dict[str, float] = {}  # by session
+        self._ends: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[str] = set()
+        queue.push = self.push
+
+    async def push(self, body: Any, request: Any, username: str | None) -> Any:
+        """As the framework's."""
+        session = body.session_hash
+        while session in self._ending:
+            await asyncio.sleep(0.05)
+        self._used[session] = time.monotonic()
+        self._queue.pending_event_ids_session.setdefault(session, set()).add(_NO_EVENT)
+        if session not in self._ends:
+            self._ends[session] = asyncio.create_task(self._end(session))
+        return await self._push(body=body, request=request, username=username)
+
+    async def _end(self, session: str) -> None:
+        from gradio.server_messages import ProcessCompletedMessage
+
+        ids = self._queue.pending_event_ids_session[session]
+        while time.monotonic() - self._used[session] < _QUIET_S:
+            await asyncio.sleep(_QUIET_S / 10)
+            # what is left of a page that went away runs no more
+            if any(id in self._queue.event_ids_to_events for id in ids):
+                self._used[session] = time.monotonic()
+        self._ending.add(session)
+        over = ProcessCompletedMessage(output={}, success=True, event_id=_NO_EVENT)
+        if (messages := self._queue.pending_messages_per_session.get(session)) is not None:
+            messages.put_nowait(over)
+        await asyncio.sleep(_SETTLED_S)
+        self._ending.remove(session)
+        del self._used[session], self._ends[session]
 
 
 def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:

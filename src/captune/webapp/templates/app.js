@@ -35,7 +35,10 @@
   const refocus = () => {
     const all = removed.place.querySelectorAll("[data-remove]");
     if (all.length !== removed.left) return;
-    if (all.length) all[Math.min(removed.number, all.length - 1)].focus();
+    // not where the focus went on meanwhile
+    const at = document.activeElement;
+    const stayed = !at || at === document.body || removed.place.contains(at);
+    if (all.length && stayed) all[Math.min(removed.number, all.length - 1)].focus();
     removed = null;
   };
 
