@@ -27,7 +27,8 @@ from captune.captioning.checkpoint import (
 from captune.captioning.model import batch
 from captune.captioning.settings import LoRAConfig
 from captune.captioning.training.budget import planned_in
-from captune.captioning.tuned_vlm import SeenImages, TunedVLM, train_projector, tuned_vlm
+from captune.captioning.training.frozen import SeenImages, train_projector
+from captune.captioning.tuned_vlm import TunedVLM, tuned_vlm
 from captune.captioning.tuning import TUNING_METHODS
 from captune.cli import main
 from captune.errors import UserError
@@ -75,7 +76,7 @@ def given(captioner: AnyCaptioner, seen: SeenImages, each: int = 1) -> dict[str,
 
 def made(captioner: AnyCaptioner, seen: SeenImages, method: str, **how: Any) -> TunedVLM:
     how = {"train": None, **how}
-    return tuned_vlm(captioner.vlm, method, {}, captioner.speech, seen=seen, **how)
+    return tuned_vlm(captioner.vlm, method, {}, captioner.speech, seen=seen.of, **how)
 
 
 def three_steps(model: TunedVLM, inputs: dict[str, Tensor]) -> list[float]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.captioning.tiny import FAMILIES, tiny_decoder
 
+from captune.captioning.decoder_parts import narrowed
 from captune.errors import UserError
-from captune.models.tokenizers import narrowed
 
 KEPT = [3, 7, 30, 31, 32]
 

@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 import captune
 from captune.captioning.bridge import GridShape
+from captune.captioning.decoder_parts import narrowed
 from captune.captioning.model import CaptionModel, Trainable, build_model
 from captune.captioning.settings import CONFIG, WEIGHTS, checkpoint_folder
 from captune.errors import UserError
@@ -33,7 +34,6 @@ from captune.json_yaml import convert, read_object
 from captune.models import hub
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.mirrored import sees_alike
-from captune.models.tokenizers import narrowed
 from captune.models.vetting import require_finite_tensor
 from captune.models.weights import (
     FLOATING,

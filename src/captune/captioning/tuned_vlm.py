@@ -10,16 +10,11 @@ an image. A checkpoint holds what was trained, and the name and hash of the capt
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -39,11 +34,7 @@ from captune.captioning.model import IGNORED, Trainable, check_room
 from captune.captioning.settings import CONFIG, WEIGHTS, Settings, config_of
 from captune.captioning.tuning import TUNING_METHODS, TuningMethod
 from captune.errors import UserError
-from captune.features.cache import FeatureCache
-from captune.features.pipeline import Encoding
 from captune.files import home_path
-from captune.images import ImageFile, Skipped
-from captune.images.decode import decoding_threads
 from captune.models import hub
 from captune.models.decoders import Decoder
 from captune.models.encoders import GridShape
@@ -51,11 +42,10 @@ from captune.models.vlm import VLM
 from captune.models.vlm_files import described_vlm
 from captune.models.vlm_vision import Inputs
 from captune.models.weights import digest_of, total_elements
-from captune.threads import processors
 from captune_metrics.display import printable
 
-if TYPE_CHECKING:
-    from captune.captioning.any_captioner import AnyCaptioner, Ready
+# numbers of images, how many captions of each -> what `VLM.logits` takes: inputs, features, prompts
+Seen = Callable[[Sequence[int], int], tuple[Inputs, list[Tensor] | None, Tensor]]
 
 # what families call the layers that bring vision to the width of the language model
 _PROJECTORS = (
@@ -98,7 +88,7 @@ class NoBridge(Bridge):
 class TunedVLM(Trainable):
     """A captioner of transformers with a tuning method in its language model.
 
-    Its `grids` are numbers of images [images], of which `seen` knows what the model reads; None for
+    Its `grids` are numbers of images [images], of which `seen` gives what the model reads; None for
     one that is not trained any more. projector: its own, where that is trained too.
     """
 
@@ -108,7 +98,7 @@ class TunedVLM(Trainable):
         tuning: TuningMethod,
         projector: nn.Module | None,
         decoder: Decoder,
-        seen: SeenImages | None,
+        seen: Seen | None,
     ) -> None:
         super().__init__()
         self.vlm, self.decoder, self.bridge = vlm, decoder, NoBridge()
@@ -166,7 +156,7 @@ class TunedVLM(Trainable):
 
     def _seen(self, grids: Tensor, each: int) -> tuple[Inputs, list[Tensor] | None, Tensor]:
         assert self._images is not None
-        return self._images.of(grids.tolist(), each)
+        return self._images(grids.tolist(), each)
 
 
 def tuned_vlm(
@@ -177,7 +167,7 @@ def tuned_vlm(
     *,
     train: str | None,
     seed: int = 0,
-    seen: SeenImages | None = None,
+    seen: Seen | None = None,
     room: int = sys.maxsize,
 ) -> TunedVLM:
     """As `build_model`: `detach()` gives the captioner back. train: "projector", or nothing else.
@@ -205,17 +195,6 @@ def require_projector(vlm: VLM) -> nn.Module:
             " model; leave it out"
         )
     return found
-
-
-def train_projector(captioner: AnyCaptioner) -> None:
-    """Let its vision end before the projector, or run anew each time where that cannot be."""
-    vlm = captioner.vlm
-    projector = require_projector(vlm)
-    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    inputs = vlm.collate([vlm.inputs(Image.fromarray(noise), captioner.prompt)])
-    with torch.no_grad():
-        if vlm.vision is None or not vlm.vision.end_before(projector, inputs):
-            vlm.vision = None
 
 
 def described_tuned(
@@ -256,97 +235,3 @@ def load_tuned(vlm: VLM, recipe: TunedRecipe, place: Path, decoder: Decoder) -> 
         raise UserError(f"{printable(place / CONFIG)}: {error}") from error
     read_trained(model, place / WEIGHTS)
     model.eval().requires_grad_(False)
-
-
-class SeenImages:
-    """What a captioner of transformers reads of images, by numbers that stand for their grids.
-
-    Of each is kept what its processor made, without the pixels; what its vision made lies in the
-    cache. Where that cannot be handed in again, images are read anew for each batch. skipped: those
-    that cannot be read.
-    """
-
-    def __init__(
-        self,
-        captioner: AnyCaptioner,
-        images: Sequence[ImageFile],
-        how: Encoding,
-        stack: ExitStack,
-        *,
-        max_tokens: int,
-        advance: Callable[[int], None] = lambda done: None,
-    ) -> None:
-        """Look at each image once; `stack` closes what is opened.
-
-        max_tokens: of a caption. Raises UserError where the model has no places for as many, and
-        where the cache has no room.
-        """
-        self._captioner = captioner
-        self._kept: list[Ready] = []
-        self._places: dict[str, int] = {}
-        self.skipped: list[Skipped] = []
-        self._threads = stack.enter_context(decoding_threads(how.workers or processors()))
-        cache = how.cache
-        if cache is None or not cache.is_writable:
-            made = TemporaryDirectory(prefix="captune-vision-", ignore_cleanup_errors=True)
-            folder = Path(stack.enter_context(made))
-            cache = stack.enter_context(FeatureCache(folder, limit_bytes=sys.maxsize))
-        for found in captioner.batches(images, replace(how, cache=cache), lambda some, *_: some):
-            for one in found:
-                if isinstance(one, Skipped):
-                    self.skipped.append(one)
-                    continue
-                if not self._kept:
-                    self._begin(one, max_tokens)
-                self._places.setdefault(one.content, len(self._kept))
-                others = {k: v for k, v in one.inputs.items() if "pixel" not in k}
-                self._kept.append(one._replace(inputs=others))
-            advance(len(found))
-        self._arrays: Mapping[str, Any] = {}
-        if captioner.vlm.vision is not None:
-            # views of the cache's files, which stay when it drops them
-            self._arrays = cache.get_many(captioner.space, list(self._places), mapped=True)
-            missing = len(self._places) - len(self._arrays)
-            if missing:
-                raise UserError(
-                    f"{cache.folder} does not hold what the captioner sees in {missing:,} of"
-                    f" {len(self._places):,} images; make room on its disk, raise `captune cache"
-                    " --limit`, or name another folder in CAPTUNE_CACHE"
-                )
-
-    def _begin(self, one: Ready, max_tokens: int) -> None:
-        """What is the same for all images: the shapes of pixels, and a prompt without an image."""
-        vlm = self._captioner.vlm
-        self._captioner.check_length(one.inputs, max_tokens)
-        self._pixels = {k: v.shape[1:] for k, v in one.inputs.items() if "pixel" in k}
-        self._begun = vlm.written(vlm.collate([one.inputs]), max_tokens=1).prompts
-
-    def grids_of(self, keys: Sequence[str]) -> Tensor:
-        """The numbers of images, by the sha256 of their files: [images]."""
-        return torch.tensor([self._places[key] for key in keys])
-
-    def of(self, numbers: Sequence[int], each: int) -> tuple[Inputs, list[Tensor] | None, Tensor]:
-        """Inputs, features and prompts as `VLM.logits` takes them for `each` captions an image."""
-        vlm = self._captioner.vlm
-        each = 1 if vlm.goes_on else each
-        some = [self._kept[number] for number in numbers]
-        features = None
-        if self._arrays:
-            seen = (torch.from_numpy(self._arrays[one.content].copy()) for one in some)
-            moved = (one.to(vlm.device, vlm.model.dtype) for one in seen)
-            features = [one for one in moved for _ in range(each)]
-        else:
-            some = list(self._threads.map(self._again, some))
-        inputs = vlm.collate([one.inputs for one in some for _ in range(each)])
-        rows = len(some) * each
-        if features is not None:  # of pixels nothing is looked at but how many there are
-            nothing = torch.zeros((), device=vlm.device, dtype=vlm.model.dtype)
-            inputs |= {name: nothing.expand(rows, *own) for name, own in self._pixels.items()}
-        prompts = self._begun.expand(rows, -1) if vlm.mark is None else inputs["input_ids"]
-        return inputs, features, prompts
-
-    def _again(self, one: Ready) -> Ready:
-        found = self._captioner.read(one.image)
-        if isinstance(found, Skipped):
-            raise UserError(f"{printable(found.path)}: {found.reason}, and could be read before")
-        return found

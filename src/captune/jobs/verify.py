@@ -27,8 +27,8 @@ from captune.options.scoring import CompareOptions, MetricOptions, ScoreOptions
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run, versions
 from captune.runs.evaluation import CompareMetrics, ScoreMetrics
-from captune.runs.kinds import KINDS, check_records
-from captune.runs.reader import ABOUT, METRICS, RECORDS, damaged, read_metrics, typed
+from captune.runs.kinds import KINDS
+from captune.runs.reader import ABOUT, METRICS, RECORDS, check_records, damaged, read_metrics, typed
 from captune.runs.records import json_value
 from captune.runs.writer import as_json
 from captune.scoring.score import HOW_COMPUTED

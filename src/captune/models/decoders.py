@@ -53,7 +53,7 @@ class Decoder:
     weights_id: sha256 of the tensors. decoder_id: of weights, architecture and tokenizer.
     start_id, end_id: what a caption is preceded and followed by. pad_id: what fills a batch.
     blocks: how many of its first blocks were kept, where not all of them; else 0.
-    tokens: which of its vocabulary were kept (`tokenizers.narrowed`), where not all; else none.
+    tokens: which of its vocabulary were kept (`decoder_parts.narrowed`), where not all; else none.
     """
 
     spec: str

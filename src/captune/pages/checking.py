@@ -23,7 +23,7 @@ from captune.json_yaml import MOST_MEMORY, as_shown, convert, differences, json_
 from captune.pages.page import PageAbout, build_page, render_page
 from captune.pages.sources import digests_of
 from captune.pages.thumbnails import Album
-from captune.runs.kinds import check_records
+from captune.runs.reader import check_records
 from captune_metrics.display import printable, quoted
 
 

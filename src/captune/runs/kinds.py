@@ -2,31 +2,26 @@
 
 A reader gets the JSON itself once it was held against these types. What they do not name is passed
 over, so a newer captune may add to it; what is shown and never computed with may be anything.
-`captune verify` holds metrics.json against records.jsonl (`check_records`).
+`captune verify` holds metrics.json against records.jsonl (`reader.check_records`).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from captune.json_yaml import as_shown, differences, require
+from captune.json_yaml import require
 from captune.runs import evaluation, records
 from captune.runs import metrics as figures
 from captune.runs.metrics import QUOTED, PromptsMetrics
-from captune_metrics.display import printable
-
-if TYPE_CHECKING:
-    from captune.runs.reader import Run
 
 # their corpus figure is the mean over the images; BLEU's is not
 _MEANS = ("cider", "cider_original", "clipscore", "ref_clipscore", "rouge_l", "clipscore_hw3")
-_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -272,24 +267,3 @@ KINDS = {
         _recount_faithful,
     ),
 }
-
-
-def check_records(run: Run) -> Iterator[str]:
-    """A sentence for each figure of metrics.json that the run's own records do not bear out.
-
-    Raises DamagedRun.
-    """
-    shown = printable(run.folder)
-    for place, then, now in differences(run.metrics, recount(run), lambda _: _TOLERANCE, part=True):
-        values = as_shown(then), as_shown(now)
-        yield f"{shown}: metrics.json has {values[0]} at {place}, its records give {values[1]}"
-
-
-def recount(run: Run) -> dict[str, Any]:
-    """The part of metrics.json that the records determine. Raises DamagedRun."""
-    if run.metrics.get("sharded"):
-        return {}  # they are a sample
-    found = list(run.typed_records(records.Record))
-    kind = KINDS.get(run.kind)
-    more = {} if kind is None else kind.recount(run.typed_metrics(kind.metrics), found)
-    return {"images": len(found), **more}

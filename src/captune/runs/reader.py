@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from captune.errors import UserError
 from captune.files import real_path
-from captune.json_yaml import MOST_MEMORY, convert, json_cost, json_kind
+from captune.json_yaml import MOST_MEMORY, as_shown, convert, differences, json_cost, json_kind
 from captune.runs.kinds import KINDS, Kind
-from captune.runs.records import About
+from captune.runs.records import About, Record
 from captune.runs.signature import is_signed
 from captune.tables import NotebookDisplay
 from captune_metrics.display import printable
@@ -30,6 +30,7 @@ S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 
 SCHEMA = 1
+_TOLERANCE = 1e-6  # of a figure that is counted again
 ABOUT, METRICS, RECORDS = "run.json", "metrics.json", "records.jsonl"
 LOCK = ".captune.lock"
 LARGEST = 128 * 2**20  # bytes of run.json and metrics.json
@@ -177,6 +178,27 @@ def read_run(folder: str | Path, *, images: str | Path | None = None) -> Run:
     metrics = _read_object(folder, METRICS)
     typed(folder, METRICS, metrics, kind.metrics)
     return Run(folder, about, metrics, None if images is None else Path(images))
+
+
+def check_records(run: Run) -> Iterator[str]:
+    """A sentence for each figure of metrics.json that the run's own records do not bear out.
+
+    Raises DamagedRun.
+    """
+    shown = printable(run.folder)
+    for place, then, now in differences(run.metrics, recount(run), lambda _: _TOLERANCE, part=True):
+        values = as_shown(then), as_shown(now)
+        yield f"{shown}: metrics.json has {values[0]} at {place}, its records give {values[1]}"
+
+
+def recount(run: Run) -> dict[str, Any]:
+    """The part of metrics.json that the records determine. Raises DamagedRun."""
+    if run.metrics.get("sharded"):
+        return {}  # they are a sample
+    found = list(run.typed_records(Record))
+    kind = KINDS.get(run.kind)
+    more = {} if kind is None else kind.recount(run.typed_metrics(kind.metrics), found)
+    return {"images": len(found), **more}
 
 
 def read_metrics(folder: Path, name: str = METRICS) -> Run:

@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import torch
 from accelerate import PartialState
+from PIL import Image
+from torch import Tensor
 
-from captune.captioning.any_captioner import AnyCaptioner
+from captune.captioning.any_captioner import AnyCaptioner, Ready
 from captune.captioning.bridge import GridShape
 from captune.captioning.captioner import captioner_folder, describe_decoder, is_on_hub
 from captune.captioning.checkpoint import ImageIdentity
 from captune.captioning.dataset import CaptionDataset
+from captune.captioning.decoder_parts import narrowed
 from captune.captioning.settings import is_vlm
 from captune.captioning.tags import MARKS, choose_tags_model, texts_of_labels
 from captune.captioning.training.batches import Grids, check_mirroring
 from captune.captioning.training.checks import check_kind
-from captune.captioning.tuned_vlm import SeenImages, train_projector
+from captune.captioning.tuned_vlm import require_projector
+from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import GridStore, open_grids
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
+from captune.images.decode import decoding_threads
 from captune.models.decoders import Decoder, load_decoder
 from captune.models.devices import resolve_device, resolve_precision
 from captune.models.encoders import ImageEncoder, ImageTextModel, describe_model
 from captune.models.load import load_image_text_model, load_model
 from captune.models.mirrored import mirrored
-from captune.models.tokenizers import narrowed
 from captune.models.vlm_files import described_vlm, load_vlm
+from captune.models.vlm_vision import Inputs
 from captune.options.base import full_path
 from captune.options.tuning import TuneOptions
 from captune.progress import Progress
+from captune.threads import processors
 from captune.zeroshot.labels import read_labels
 from captune_metrics.display import printable
 
@@ -217,3 +227,108 @@ def _unique(parts: Sequence[CaptionDataset]) -> list[ImageFile]:
     if len(set(names)) == len(names):
         return list(found.values())
     return [dataclasses.replace(image, name=str(path)) for path, image in found.items()]
+
+
+def train_projector(captioner: AnyCaptioner) -> None:
+    """Let its vision end before the projector, or run anew each time where that cannot be."""
+    vlm = captioner.vlm
+    projector = require_projector(vlm)
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    inputs = vlm.collate([vlm.inputs(Image.fromarray(noise), captioner.prompt)])
+    with torch.no_grad():
+        if vlm.vision is None or not vlm.vision.end_before(projector, inputs):
+            vlm.vision = None
+
+
+class SeenImages:
+    """What a captioner of transformers reads of images, by numbers that stand for their grids.
+
+    Of each is kept what its processor made, without the pixels; what its vision made lies in the
+    cache. Where that cannot be handed in again, images are read anew for each batch. skipped: those
+    that cannot be read.
+    """
+
+    def __init__(
+        self,
+        captioner: AnyCaptioner,
+        images: Sequence[ImageFile],
+        how: Encoding,
+        stack: ExitStack,
+        *,
+        max_tokens: int,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Look at each image once; `stack` closes what is opened.
+
+        max_tokens: of a caption. Raises UserError where the model has no places for as many, and
+        where the cache has no room.
+        """
+        self._captioner = captioner
+        self._kept: list[Ready] = []
+        self._places: dict[str, int] = {}
+        self.skipped: list[Skipped] = []
+        self._threads = stack.enter_context(decoding_threads(how.workers or processors()))
+        cache = how.cache
+        if cache is None or not cache.is_writable:
+            made = TemporaryDirectory(prefix="captune-vision-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+            cache = stack.enter_context(FeatureCache(folder, limit_bytes=sys.maxsize))
+        for found in captioner.batches(images, replace(how, cache=cache), lambda some, *_: some):
+            for one in found:
+                if isinstance(one, Skipped):
+                    self.skipped.append(one)
+                    continue
+                if not self._kept:
+                    self._begin(one, max_tokens)
+                self._places.setdefault(one.content, len(self._kept))
+                others = {k: v for k, v in one.inputs.items() if "pixel" not in k}
+                self._kept.append(one._replace(inputs=others))
+            advance(len(found))
+        self._arrays: Mapping[str, Any] = {}
+        if captioner.vlm.vision is not None:
+            # views of the cache's files, which stay when it drops them
+            self._arrays = cache.get_many(captioner.space, list(self._places), mapped=True)
+            missing = len(self._places) - len(self._arrays)
+            if missing:
+                raise UserError(
+                    f"{cache.folder} does not hold what the captioner sees in {missing:,} of"
+                    f" {len(self._places):,} images; make room on its disk, raise `captune cache"
+                    " --limit`, or name another folder in CAPTUNE_CACHE"
+                )
+
+    def _begin(self, one: Ready, max_tokens: int) -> None:
+        """What is the same for all images: the shapes of pixels, and a prompt without an image."""
+        vlm = self._captioner.vlm
+        self._captioner.check_length(one.inputs, max_tokens)
+        self._pixels = {k: v.shape[1:] for k, v in one.inputs.items() if "pixel" in k}
+        self._begun = vlm.written(vlm.collate([one.inputs]), max_tokens=1).prompts
+
+    def grids_of(self, keys: Sequence[str]) -> Tensor:
+        """The numbers of images, by the sha256 of their files: [images]."""
+        return torch.tensor([self._places[key] for key in keys])
+
+    def of(self, numbers: Sequence[int], each: int) -> tuple[Inputs, list[Tensor] | None, Tensor]:
+        """Inputs, features and prompts as `VLM.logits` takes them for `each` captions an image."""
+        vlm = self._captioner.vlm
+        each = 1 if vlm.goes_on else each
+        some = [self._kept[number] for number in numbers]
+        features = None
+        if self._arrays:
+            seen = (torch.from_numpy(self._arrays[one.content].copy()) for one in some)
+            moved = (one.to(vlm.device, vlm.model.dtype) for one in seen)
+            features = [one for one in moved for _ in range(each)]
+        else:
+            some = list(self._threads.map(self._again, some))
+        inputs = vlm.collate([one.inputs for one in some for _ in range(each)])
+        rows = len(some) * each
+        if features is not None:  # of pixels nothing is looked at but how many there are
+            nothing = torch.zeros((), device=vlm.device, dtype=vlm.model.dtype)
+            inputs |= {name: nothing.expand(rows, *own) for name, own in self._pixels.items()}
+        prompts = self._begun.expand(rows, -1) if vlm.mark is None else inputs["input_ids"]
+        return inputs, features, prompts
+
+    def _again(self, one: Ready) -> Ready:
+        found = self._captioner.read(one.image)
+        if isinstance(found, Skipped):
+            raise UserError(f"{printable(found.path)}: {found.reason}, and could be read before")
+        return found

@@ -33,6 +33,7 @@ from captune.captioning.settings import AGREEMENT, RERANK
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate_seconds
 from captune.captioning.training.checks import start_of
+from captune.captioning.training.frozen import SeenImages
 from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
 from captune.captioning.training.trainer import TrainingHistory, train
@@ -44,7 +45,7 @@ from captune.captioning.training.validation import (
     validation_scores,
     write_captions,
 )
-from captune.captioning.tuned_vlm import SeenImages, TunedVLM, tuned_vlm
+from captune.captioning.tuned_vlm import TunedVLM, tuned_vlm
 from captune.models.devices import autocast
 from captune.models.weights import digest_of
 from captune.options.tuning import TuneOptions
@@ -294,7 +295,7 @@ def built_in(setup: TrainingSetup, captioner: AnyCaptioner, method: str) -> Tune
         setup.frozen.decoder,
         train=setup.options.train,
         seed=setup.options.seed,
-        seen=seen,
+        seen=seen.of,
     )
 
 
