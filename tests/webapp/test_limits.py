@@ -102,6 +102,26 @@ def test_an_event_that_no_page_sends_is_refused(app: Running, name: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("button", "data"),
+    [
+        *(("caption", ["lite", wrong, "auto", ""]) for wrong in ("x", None, [5], {"a": 5})),
+        *(("caption", wrong) for wrong in ([{"a": 1}, 5, "auto", ""], ["lite", 5, [], ""], [])),
+        ("classify", ["a, b", "", "lite", False, False, {"a": 1}]),
+        ("drop-classify", ["x", ""]),
+    ],
+    ids=str,
+)
+def test_what_no_field_holds_is_answered_in_a_sentence(
+    app: Running, capfd: pytest.CaptureFixture[str], button: str, data: list[Any]
+) -> None:
+    client = Client(app.address, 1)
+    capfd.readouterr()
+    with pytest.raises(AssertionError, match=r"a field holds what it cannot hold|list of choices"):
+        list(client.ask(button, "upload" if button.startswith("drop") else "click", data))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
     "kind",
     ["", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded", "x" * 999],
 )

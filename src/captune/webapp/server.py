@@ -141,6 +141,7 @@ def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any
     page = build_app(context)
     page.queue(max_size=_MOST_EVENTS, api_open=False)
     LastingStreams(page._queue)
+    _refuse_values(page)
     page.state_session_capacity = _SESSIONS
     # before that, the framework takes any file that an event names
     page.has_launched = True
@@ -176,6 +177,35 @@ def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any
         events=frozenset(page.fns),
         uploads=context.arrivals.folder,
     )
+
+
+def _refuse_values(page: Any) -> None:
+    """Answer values that no field of the page sends in one sentence, without a traceback."""
+    import gradio as gr
+    from gradio.exceptions import ComponentProcessingError
+
+    preprocess = page.preprocess_data
+    # the framework checks the others itself
+    of_text = (gr.Textbox, gr.BrowserState, gr.Dropdown)
+
+    async def checked(fn: Any, *event: Any, **more: Any) -> Any:
+        try:
+            values = await preprocess(fn, *event, **more)
+            for block, value in zip(fn.inputs, values, strict=True):
+                kind = list if getattr(block, "multiselect", False) else str
+                if isinstance(block, of_text) and not isinstance(value, kind | None):
+                    raise TypeError
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except (TypeError, ValueError, ComponentProcessingError):
+            raise gr.Error(
+                "this is not a request of the page: a field holds what it cannot hold",
+                print_exception=False,
+            ) from None
+        return values
+
+    page.preprocess_data = checked
 
 
 def _ending_streams(app: Any) -> Any:
