@@ -47,7 +47,7 @@ class _Misuse(Exception):
     """Words that no command takes; its text is the sentence for the user."""
 
 
-class _Parser(argparse.ArgumentParser):
+class _ArgumentParser(argparse.ArgumentParser):
     """Mistakes are one sentence, not a page of usage."""
 
     def error(self, message: str) -> NoReturn:
@@ -76,7 +76,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands; with `only` (a name, or ""), the others have no options."""
-    parser = _Parser(
+    parser = _ArgumentParser(
         prog="captune",
         description="Teach frozen vision and language models your images, and see the evidence.",
         epilog="captune COMMAND --help shows a command's options and examples.\n"

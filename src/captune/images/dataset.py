@@ -175,15 +175,15 @@ class ImageRows:
         return names or sorted(set(found.values())), found
 
 
-class _Rows(Protocol):
+class _OpenedRows(Protocol):
     def image_bytes(self, row: int) -> bytes: ...
 
 
-opened: dict[str, _Rows] = {}  # by the folder that a row's path lies in
+opened: dict[str, _OpenedRows] = {}  # by the folder that a row's path lies in
 
 
 @contextmanager
-def opened_rows(folder: str, rows: _Rows) -> Iterator[None]:
+def opened_rows(folder: str, rows: _OpenedRows) -> Iterator[None]:
     """Within, the paths `folder`/ROW are these rows, where no file lies there."""
     opened[folder] = rows
     try:

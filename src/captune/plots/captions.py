@@ -326,7 +326,7 @@ def pairs_figure(
     columns = full_rows(max(len(section[2]) for section in sections), _MOST_COLUMNS, 3)
     width = (WIDTH - 2 * MARGIN - _GAP * (columns - 1)) / columns
     image = (2.9 if columns == 1 else width) if pictures else 0.0
-    cards = [[_Card(panel, width, image) for panel in section[2]] for section in sections]
+    cards = [[_CaptionCard(panel, width, image) for panel in section[2]] for section in sections]
     heads = fitted(title, WIDTH - 2 * MARGIN, 2, TEXT + 2, weight="bold") if title else []
     below = fitted(subtitle, WIDTH - 2 * MARGIN, 2, SMALL) if subtitle else []
     head = 0.2 * len(heads) + _LINE * len(below) + (0.1 if heads or below else 0)
@@ -359,7 +359,7 @@ def _heading(figure: Sheet, top: float, colour: str, name: str, remark: str) -> 
         figure.write(left, top + 0.01, words, SMALL, color=Tone.MUTED)
 
 
-class _Card:
+class _CaptionCard:
     """A panel whose words are broken into lines that fit its width, in inches."""
 
     def __init__(self, panel: PairPanel, width: float, image: float) -> None:

@@ -99,7 +99,7 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     if len(panels) % columns:
         widths[-1] = WIDTH - 2 * MARGIN
     look = (2.9, 1.9, TEXT) if columns == 1 else (1.15, 1.1, SMALL)
-    cards = [_Card(panel, own, *look) for panel, own in zip(panels, widths, strict=True)]
+    cards = [_AnswerCard(panel, own, *look) for panel, own in zip(panels, widths, strict=True)]
     grouped = [max(c.height for c in cards[i : i + columns]) for i in range(0, len(cards), columns)]
     tops = MARGIN + np.concatenate([[0], np.cumsum(grouped)])
     figure = Sheet(float(tops[-1]) + _LEGEND)
@@ -114,7 +114,7 @@ def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
     return figure
 
 
-class _Card:
+class _AnswerCard:
     """A panel laid out. image: the width of its image; lowest: the least height, in inches."""
 
     def __init__(self, panel: Top5, width: float, image: float, lowest: float, size: float) -> None:

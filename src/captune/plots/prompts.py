@@ -43,7 +43,7 @@ def prompt_comparison_figure(comparison: TemplateComparison, limit: int = 30) ->
     # the best is chosen in the order given, so equals stay in it
     order = sorted(range(len(results)), key=lambda i: (-(results[i].accuracy or 0), i))
     shown = order[:limit]
-    rows = _Rows([results[i].template for i in shown], names=2.55, notes=1.85)
+    rows = _NamedRows([results[i].template for i in shown], names=2.55, notes=1.85)
     figure, axes = rows.figure, rows.axes
     title = f"Accuracy of {_counted(comparison)} on {comparison.known} images"
     others = len(results) > 1
@@ -97,7 +97,7 @@ def class_change_figure(comparison: TemplateComparison, index: int) -> Figure:
         raise ValueError("expected truth, and a template other than the best")
     changes = comparison.class_changes(index)
     kept = sorted(changes[:_MOST], key=lambda change: change.share)
-    rows = _Rows([change.label for change in kept] or [""], names=2.0, notes=1.3)
+    rows = _NamedRows([change.label for change in kept] or [""], names=2.0, notes=1.3)
     figure, axes = rows.figure, rows.axes
     other = comparison.results[index].template
     rows.head(f"“{other}”", "change in accuracy (percentage points)", "best → this")
@@ -131,7 +131,7 @@ def negation_figure(probes: Sequence[NegationProbe]) -> Figure:
     """
     if not probes:
         raise ValueError("expected at least one probe")
-    rows = _Rows([probe.negated for probe in probes], names=2.55, notes=0.15, height=0.62)
+    rows = _NamedRows([probe.negated for probe in probes], names=2.55, notes=0.15, height=0.62)
     figure, axes = rows.figure, rows.axes
     rows.head("Does the model understand “not”?", "images (%), 95 % interval", "")
     told = "If it does, the filled marks are at 0 % and the open diamond at 100 %."
@@ -196,7 +196,7 @@ def agreement_figure(comparison: TemplateComparison) -> Figure:
     return figure
 
 
-class _Rows:
+class _NamedRows:
     """One named row a template or class: names left, marks in the middle, notes right."""
 
     def __init__(self, texts: Sequence[str], names: float, notes: float, height: float = _ROW):

@@ -224,7 +224,7 @@ def _register(implementation: str) -> str:
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
     how = prefix.prefix_kind(implementation)
-    attend = {"beside": prefix.attend_beside(_keeping), "shared": _keeping_shared}.get(
+    attend = {"beside": prefix.attention_beside(_keeping), "shared": _keeping_shared}.get(
         how, _keeping
     )
     name = f"{_NAME}_{how or 'plain'}"

@@ -135,7 +135,7 @@ def cross_prefix(config: PrefixConfig, layer: CrossAttentionLayer) -> ExtraKeys:
     return ExtraKeys(keys, values, shared=config.shared_softmax)
 
 
-def attend_beside(attend: Any) -> Any:
+def attention_beside(attend: Any) -> Any:
     """The decoder's own attention plus the prefix's, as transformers' AttentionInterface calls it.
 
     query [rows, heads, n, e]; key, value [rows, key/value heads, t, e], cached ones included: the
@@ -224,7 +224,7 @@ def _register(implementation: str, *, shared: bool) -> str:
         for kind in (implementation, "eager"):  # which is the one that tells its weights
             name = f"{_NAME}_beside_{kind}"
             AttentionInterface.register(
-                name, attend_beside(ALL_ATTENTION_FUNCTIONS.get(kind, eager))
+                name, attention_beside(ALL_ATTENTION_FUNCTIONS.get(kind, eager))
             )
             AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kind])
         return f"{_NAME}_beside_{implementation}"

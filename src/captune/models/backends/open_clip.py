@@ -53,7 +53,7 @@ _CLIP_VOCABULARY = 49408  # of the tokenizer that open_clip carries with it
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Parts:
     """Everything that a model is built from, all of it local."""
 
     identifier: str  # what open_clip.create_model takes: NAME or local-dir:FOLDER
@@ -127,7 +127,7 @@ def _library() -> Any:
     return open_clip
 
 
-def _resolve(spec: ModelSpec, *, fetches: bool = False) -> _Source:
+def _resolve(spec: ModelSpec, *, fetches: bool = False) -> _Parts:
     """fetches: what a config names besides is brought here too, and not refused."""
     if spec.name is not None:
         return _with_local_text_tower(_from_tag(spec), spec)
@@ -141,7 +141,7 @@ def _resolve(spec: ModelSpec, *, fetches: bool = False) -> _Source:
         return _with_local_text_tower(source, spec)
 
 
-def _from_tag(spec: ModelSpec) -> _Source:
+def _from_tag(spec: ModelSpec) -> _Parts:
     config, tag = _entry(spec)
     if spec.file is not None:
         weights, licence = spec.file, None
@@ -154,10 +154,10 @@ def _from_tag(spec: ModelSpec) -> _Source:
         tokenizer = hub.repository(named, lambda names: choose_tokenizer(names, named), spec.text)
     # A tag states quick_gelu or leaves it to the architecture; it never takes it back.
     quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
-    return _Source(spec.name or "", config, tag, quick_gelu, weights, tokenizer, licence)
+    return _Parts(spec.name or "", config, tag, quick_gelu, weights, tokenizer, licence)
 
 
-def _from_folder(folder: Path, shown: Path) -> _Source:
+def _from_folder(folder: Path, shown: Path) -> _Parts:
     path = shown / OPEN_CLIP_CONFIG
     if not (folder / OPEN_CLIP_CONFIG).exists():
         raise UserError(
@@ -184,7 +184,7 @@ def _from_folder(folder: Path, shown: Path) -> _Source:
     weights = _weights_in(folder, {})
     # open_clip takes a folder's tokenizer from the folder, whatever name the config carries.
     tokenizer = folder if config["text_cfg"].get("hf_tokenizer_name") else None
-    return _Source(
+    return _Parts(
         f"local-dir:{folder}",
         config,
         preprocess,
@@ -195,7 +195,7 @@ def _from_folder(folder: Path, shown: Path) -> _Source:
     )
 
 
-def _with_local_text_tower(source: _Source, spec: ModelSpec) -> _Source:
+def _with_local_text_tower(source: _Parts, spec: ModelSpec) -> _Parts:
     """A text tower of transformers is named by repository: fetch its config as all files here."""
     name = source.config["text_cfg"].get("hf_model_name")
     if not name or Path(name).is_dir():
@@ -281,7 +281,7 @@ def _weights_in(folder: Path, tag: Mapping[str, Any]) -> Path:
     return found[0]
 
 
-def _build(source: _Source) -> Any:
+def _build(source: _Parts) -> Any:
     open_clip = _library()
     tensors = vetting.vetted_weights([source.weights], torch.float32, source.weights)
 
@@ -316,7 +316,7 @@ def _build(source: _Source) -> Any:
     return model
 
 
-def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[Any, str]:
+def _preprocessing(source: _Parts, image_size: Any, **changed: Any) -> tuple[Any, str]:
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
     # Old folders state only mean and std: the rest is then bicubic and shortest, the format's words
@@ -330,7 +330,7 @@ def _preprocessing(source: _Source, image_size: Any, **changed: Any) -> tuple[An
     return without_torch_arithmetic(compose), preprocessing_id("open_clip", **settings)
 
 
-def _tokenizer(source: _Source) -> tuple[Any, str, ContextLength]:
+def _tokenizer(source: _Parts) -> tuple[Any, str, ContextLength]:
     from open_clip import tokenizer as tokenizers
 
     text = source.config["text_cfg"]

@@ -20,7 +20,7 @@ _MARK = 16
 
 
 class Rule(NamedTuple):
-    """`pattern` is the token, `ahead` what must follow it; both in the syntax of `_Parser`."""
+    """`pattern` is the token, `ahead` what must follow it; both as `_PatternParser` reads them."""
 
     name: str
     pattern: str
@@ -44,10 +44,10 @@ class _Graph:
 
     def add(self, pattern: str, source: int) -> int:
         """Read `pattern` from `source` on; returns the node behind it."""
-        return _Parser(self, pattern).alternatives(source)
+        return _PatternParser(self, pattern).alternatives(source)
 
 
-class _Parser:
+class _PatternParser:
     r"""A pattern becomes nodes of a graph.
 
     Blanks mean nothing; `\ ` is a blank and `\x` any other character itself; `[a-z\-]` and
@@ -98,7 +98,7 @@ class _Parser:
             close = self.pattern.index("}", self.at)
             macro = graph.macros[self.pattern[self.at : close]]
             self.at = close + 1
-            return _Parser(graph, macro).alternatives(source)
+            return _PatternParser(graph, macro).alternatives(source)
         if sign == "[":
             characters = self._set()
         elif sign == "\\":
@@ -184,7 +184,7 @@ class _Parser:
         return last
 
     def _again(self, source: int, start: int, stop: int) -> int:
-        copy = _Parser(self.graph, self.pattern[start:stop])
+        copy = _PatternParser(self.graph, self.pattern[start:stop])
         return copy._sequence(source)
 
 
