@@ -19,11 +19,10 @@ from captune.captioning.agreement import (
     read_agreement,
     require_agreement,
 )
-from captune.captioning.caption import CaptionWord
 from captune.captioning.checkpoint import write_beside
 from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
-from captune.runs.records import Candidate
+from captune.runs.records import Candidate, CaptionWord
 
 PEOPLE = [
     "a brown dog runs on the wet beach",

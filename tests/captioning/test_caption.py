@@ -11,8 +11,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from captune.captioning.caption import Caption, CaptionWord, caption_words, without_preamble
+from captune.captioning.caption import Caption, caption_words, without_preamble
 from captune.images import ImageFile
+from captune.runs.records import CaptionWord
 
 TEXTS = [
     "a man, in a red t-shirt, rides his bike.",

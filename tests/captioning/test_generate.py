@@ -19,7 +19,7 @@ from tests.captioning.caption_job import (
 from tests.captioning.little_job import IDENTITY
 from tests.captioning.tiny import END, PAD, grids
 
-from captune.captioning.caption import Caption, CaptionWord
+from captune.captioning.caption import Caption
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import from_pretrained, recipe_of
 from captune.captioning.decoder_parts import check_length
@@ -30,6 +30,7 @@ from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped, find_images
 from captune.models.encoders import ImageTextModel
+from captune.runs.records import CaptionWord
 
 LONGEST = 12
 FAMILIES = ("gpt2", "llama")

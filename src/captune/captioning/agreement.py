@@ -21,12 +21,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from captune.captioning.caption import CaptionWord
 from captune.captioning.checkpoint import read_beside
 from captune.captioning.settings import AGREEMENT
 from captune.errors import UserError
 from captune.runs.metrics import AgreementWeights, PeopleAgreement
-from captune.runs.records import Candidate
+from captune.runs.records import Candidate, CaptionWord
 from captune.text import counted, percent
 from captune_metrics.display import printable
 from captune_metrics.resampling import Doubles

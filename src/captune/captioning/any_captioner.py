@@ -62,7 +62,7 @@ from captune.models.weights import digest_of
 from captune.options.base import refuse_given
 from captune.options.captioning import CaptionerOptions
 from captune.runs.metrics import PeopleAgreement, Reranking
-from captune.runs.records import Candidate, json_value
+from captune.runs.records import Candidate, CaptionWord, json_value
 from captune.threads import processors
 
 T = TypeVar("T")
@@ -444,7 +444,7 @@ class AnyCaptioner:
         words = caption_words(self.speech, said, one.log_probabilities)
         if (kept := before_stop(text := self.speech.decode([said])[0], self.stop)) != text:
             pairs = zip(words, kept.split(), strict=False)  # of "dog." before "." is dog left
-            ended, words = True, [replace(own, word=word) for own, word in pairs]
+            ended, words = True, [CaptionWord(word, own.log_probability) for own, word in pairs]
         told = sum(one.log_probabilities), len(one.ids), ended
         caption = " ".join(word.word for word in words)
         return Caption(image, caption, words, *told, candidates=one.candidates)

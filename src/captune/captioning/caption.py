@@ -10,26 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from captune.captioning.generate import Generated
 from captune.images import ImageFile
 from captune.models.decoders import Decoder
-from captune.runs.records import Candidate
+from captune.runs.records import Candidate, CaptionWord
 from captune.tables import NotebookDisplay
 from captune.text import as_sentence
 
 WORD = re.compile(r"\S+")
 _PREAMBLE = re.compile(r"(an?|the) (photo|photograph|image|picture) of", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class CaptionWord:
-    """A word of a caption, as it stands between spaces.
-
-    log_probability: natural, the sum over its pieces, each given the image and what stands before.
-    """
-
-    word: str
-    log_probability: float
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,7 @@ def without_preamble(caption: Caption) -> Caption:
         return caption
     if begin[0].isupper():
         start = words[0].word
-        words[0] = replace(words[0], word=start[0].upper() + start[1:])
+        words[0] = structs.replace(words[0], word=start[0].upper() + start[1:])
     return replace(caption, words=words, caption=" ".join(word.word for word in words))
 
 

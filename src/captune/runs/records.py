@@ -127,11 +127,14 @@ class TuneRecord(Record, frozen=True):
     references: list[str] = []
 
 
-class Word(Struct, frozen=True):
-    """A word of a caption."""
+class CaptionWord(Struct, frozen=True):
+    """A word of a caption, as it stands between spaces.
+
+    log_probability: natural, the sum over its pieces, each given the image and what stands before.
+    """
 
     word: str
-    log_probability: Finite | None = None
+    log_probability: Finite
 
 
 class Candidate(Struct, frozen=True):
@@ -155,7 +158,7 @@ class CaptionRecord(Record, frozen=True):
     path: Path
     caption: str
     ended: bool
-    words: list[Word]
+    words: list[CaptionWord]
     tokens: int | None = None
     log_probability: Finite | None = None
     mean_log_probability: Finite | None = None
