@@ -15,6 +15,7 @@ from tests.colour_model import colour_model
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import TagSettings, recipe_of
 from captune.captioning.datastore import Datastore
+from captune.captioning.decoder_parts import narrowed
 from captune.captioning.model import IGNORED, CaptionModel, build_model
 from captune.captioning.tags import (
     SimilarCaptions,
@@ -29,7 +30,6 @@ from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, find_images
 from captune.models.encoders import ImageTextModel
-from captune.models.tokenizers import narrowed
 from captune.options.tuning import TuneOptions
 from captune.zeroshot.labels import read_labels
 
