@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,14 @@ YAML_FILES = [
     ".pre-commit-config.yaml",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / ".github").rglob("*.yml"))),
 ]
+
+# one form that several modules have: jobs and commands, sections of a page, model libraries, parts
+# found by name, and what another package calls as we do
+FORMS = {
+    *("run", "main", "records_of", "metrics_of", "answer", "section", "tables"),
+    *("load", "fetch", "patches_of", "METHOD", "BRIDGE", "cider", "logger"),
+    *("TUNING_METHODS", "BRIDGES", "MAP_METHODS"),  # registries, typed where their parts are
+}
 
 
 def read(name: str) -> Any:
@@ -108,3 +119,27 @@ def test_no_sentence_has_a_colon_before_its_verb() -> None:
     for place in ("src", "packages/captune-metrics/src"):
         for path in (ROOT / place).rglob("*.py"):
             assert not verb.search(path.read_text(encoding="utf-8")), path
+
+
+def public_names(path: Path) -> Iterator[str]:
+    """Of classes, functions and constants at the top of a module; no type variables."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+        else:
+            continue
+        yield from (name for name in names if not name.startswith("_") and len(name) > 1)
+
+
+def test_a_public_name_means_one_thing() -> None:
+    homes = defaultdict(set)
+    for package in ("src/captune", "packages/captune-metrics/src/captune_metrics"):
+        for path in (ROOT / package).rglob("*.py"):
+            for name in public_names(path):
+                homes[name].add(str(path.relative_to(ROOT)))
+    twice = {name: sorted(where) for name, where in homes.items() if len(where) > 1}
+    assert {name: where for name, where in twice.items() if name not in FORMS} == {}
+    assert twice.keys() == FORMS  # none that has gone
