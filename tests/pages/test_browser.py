@@ -104,6 +104,10 @@ def test_every_section_works_and_nothing_is_fetched(page: Path, tmp_path: Path, 
         driver.execute_script("document.querySelectorAll('figcaption button')[0].click()")
         wide = driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0
+        texts = "[...document.querySelectorAll('.texts .scroll')]"
+        assert driver.execute_script(f"return {texts}.length") > 3
+        moving = f"{texts}.filter(one => one.scrollWidth > one.clientWidth)"
+        assert driver.execute_script(f"return {moving}.map(one => one.ariaLabel)") == []
         assert complaints(driver) == []
         asked = requests(driver)
         assert {url for url in asked if not url.startswith(page.as_uri())} == set()
