@@ -239,7 +239,7 @@ def test_rows_json_and_the_terminal(
             "--model blip --model git --references else.json",
             "none of its 6 images is among the 1 of else.json",
         ),
-        ("--model blip --model nowhere", "--model nowhere is not a folder"),
+        ("--model blip --model nowhere", "nowhere is not a folder"),
         ("--model blip --model git --jobs 2 --out x", "shards are described by one captioner"),
     ],
 )
