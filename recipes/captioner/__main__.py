@@ -5,9 +5,9 @@ in WORK/steps.jsonl with its words, seconds and figures, and is not run again wh
 those of the steps before it are the same; a training that was killed goes on by itself. In the end
 WORK/captioner is what would ship, and WORK/card.md and WORK/steps.md are its tables.
 
-    data            both sets of images in one folder of links
-    words           people's captions, each image also mirrored
-    reward, ...     self-critical training with CIDEr, four times
+    data            both sets of images in one folder of links, and three views of each image
+    words           people's captions of the views, each also mirrored
+    reward, ...     self-critical training with CIDEr, three times
     captioner       trained parameters in half precision
     candidates      five captions of each validation image
     choose          a summary of the training captions, and weights of the choice among candidates
@@ -41,11 +41,10 @@ from captune.files import whole_file
 
 ROOT = Path(__file__).parents[2]
 LITE = ROOT / "packages" / "captune-lite"
-_CIDER_STEPS = (  # name, begins with, captions an update, rate, warm-up, seed, mirrored
-    ("reward", "words", 400, "1e-4", "0.08", 0, True),
-    ("reward-2", "reward", 150, "6e-5", "0.05", 2, False),
-    ("reward-3", "reward-2", 150, "8e-5", "0.05", 4, False),
-    ("reward-4", "reward-3", 150, "8e-5", "0.05", 5, False),
+_CIDER_STEPS = (  # name, begins with, rate, seed
+    ("reward", "words", "1e-4", 4),
+    ("reward-2", "reward", "8e-5", 5),
+    ("reward-3", "reward-2", "8e-5", 6),
 )
 _DRY = ("--limit", "12", "--epochs", "1", "--batch-size", "12", "--val-sample", "2")
 
@@ -77,9 +76,10 @@ def steps_of(
     data, made = work / "data", work / "captioner"
     train, val = str(data / "train.json"), str(data / "val.json")
     lite = "packages/captune-lite"
-    shared = [str(data / "images"), "--captions", train, "--val-captions", val,
+    shared = [str(data / "views"), "--captions", str(data / "views.json"),
+              "--val-images", str(data / "val"), "--val-captions", val, "--val-sample", "60",
               "--method", "lora", "--vocabulary", "captions", "--score-model", "none",
-              "--val-sample", "60"]  # fmt: skip
+              "--augment", "mirror"]  # fmt: skip
     sizes = ["lora.rank=32", "lora.alpha=64", "lora.last=12", "bridge.last=12", "bridge.every=2",
              "bridge.width=256"]  # fmt: skip
     if not dry:
@@ -92,17 +92,16 @@ def steps_of(
     both = ["--flickr8k", str(flickr8k), "--coco", str(coco)]
     steps = [
         Step("data", f"{lite}/gather.py", [str(data), *both]),
-        tune("words", "--augment", "mirror", "--epochs", "7", "--batch-size", "250", "--lr",
-             "1.3e-3", "--warmup", "0.04", "--set", "bridge.dropout=0.1", "--max-tokens", "40",
+        tune("words", "--captions-per-image", "1", "--epochs", "5", "--batch-size", "128", "--lr",
+             "1e-3", "--warmup", "0.04", "--set", "bridge.dropout=0.1", "--max-tokens", "40",
              "--seed", "0"),
-    ]  # fmt: skip
-    for name, start, size, rate, warmup, seed, is_mirrored in _CIDER_STEPS:
-        steps.append(
+        *(
             tune(name, "--start", str(work / start), "--objective", "cider", "--samples", "5",
-                 *(["--augment", "mirror"] if is_mirrored else []), "--epochs", "1",
-                 "--batch-size", str(size), "--lr", rate, "--warmup", warmup, "--max-tokens", "24",
-                 "--seed", str(seed))
-        )  # fmt: skip
+                 "--epochs", "1", "--limit", "12000", "--batch-size", "150", "--lr", rate,
+                 "--warmup", "0.05", "--max-tokens", "24", "--seed", str(seed))
+            for name, start, rate, seed in _CIDER_STEPS
+        ),
+    ]  # fmt: skip
     images = ["--images", str(data / "images")]
     pairs = [*images, "--captions", train, "--val-captions", val]
     folder = str(made)

@@ -31,7 +31,6 @@ from captune.storage import cache_folder, is_offline, set_offline
 from captune.text import counted
 from captune_metrics.display import nearest, quoted, shorten
 
-_ANYWHERE = ("--json", "--offline", "--debug")  # flags that may stand before other words
 _LONGEST_SENTENCE = 4_000  # characters; it may quote what was typed
 # what flags are called elsewhere
 _OTHER_NAMES = {
@@ -194,7 +193,7 @@ def _stop_decoding() -> None:
 def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # `captune --json classify ...` means what it says
-    early = list(takewhile(_ANYWHERE.__contains__, words))
+    early = list(takewhile({"--json", "--offline", "--debug"}.__contains__, words))
     words = [*words[len(early) :], *early]
     only = next((word for word in words if not word.startswith("-")), None)
     parser = build_parser(only or "")
@@ -309,7 +308,6 @@ def _with_verb(words: Sequence[str], command: str | None) -> list[str]:
     """With the first verb of the command, where a single word that is no flag is no verb either."""
     verbs = COMMANDS[command].verbs if command else ()
     at = words.index(command) + 1 if command and verbs else len(words)
-    at += len(list(takewhile(_ANYWHERE.__contains__, words[at:])))
     is_flag = [word.startswith("-") for word in words[at : at + 2]]
     is_place = is_flag in ([False], [False, True]) and words[at] not in verbs
     return [*words[:at], *verbs[: int(is_place)], *words[at:]]

@@ -379,7 +379,7 @@ def _inputs(runs: RunSet) -> list[Table]:
         [one_line(path), one_line(", ".join(read)), one_line(sha256)]
         for (path, sha256), read in found.items()
     ]
-    return [_texts("inputs", "Inputs", "file*, read as, sha256*", rows)] if rows else []
+    return [_texts("inputs", "Inputs", "file*, read as*, sha256", rows)] if rows else []
 
 
 def _each_input(inputs: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:

@@ -32,7 +32,7 @@ from captune.pages.thumbnails import Album
 from captune.runs.metrics import Reliability
 from captune.runs.records import json_value
 from captune.tables import Column, Estimate, Fraction, Table, numbers
-from captune.text import count, one_line, percent
+from captune.text import count, one_line, percent, signed
 
 _BARS = 5
 _SAMPLED = 8
@@ -238,7 +238,7 @@ def _calibration(source: RunSource, found: ClassifyCounts) -> list[Any]:
     error = source.counted(percent, told.ece, "ECE over 15 bins")
     floor = source.counted(percent, told.ece_floor, "ECE by chance")
     gap = source.counted(
-        lambda g: f"{abs(100 * g):.1f} points",
+        lambda g: f"{signed(100 * g, 1)} points",
         told.mean_confidence - told.accuracy,
         "mean confidence less accuracy",
     )
