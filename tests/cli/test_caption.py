@@ -122,7 +122,7 @@ def test_an_unknown_model_is_status_2(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(images, "tiny")) == 2
-    assert "--model tiny is not a folder" in capsys.readouterr().err
+    assert "tiny is not a folder" in capsys.readouterr().err
     assert main(["caption", str(images), "--beam", "0"]) == 2
     assert "beam must be 1 or more, not 0" in capsys.readouterr().err
 
