@@ -58,7 +58,8 @@ def test_it_says_something_sensible_offline(
     person = r"\b(man|woman|person|girl|boy|lady|people|soldier)\b"
     assert re.search(person, captions["astronaut.jpg"].lower())
     assert re.search(person, captions["officer.jpg"].lower())
-    assert "cat" in captions["cat.jpg"].lower().split()
+    assert re.search(r"\b(building|temple|tower)\b", captions["temple.jpg"].lower())
+    assert "camera" in captions["photographer.jpg"].lower()
 
 
 @pytest.mark.needs("lite", "decoder")
