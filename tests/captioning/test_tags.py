@@ -42,8 +42,8 @@ def images(colour_images: Path) -> list[ImageFile]:
     return find_images([str(colour_images)]).images
 
 
-def asked(top: int = 2, labels: Any = LABELS) -> TagSettings:
-    options = TuneOptions(tags=labels, tags_top=top)
+def asked(top: int = 2, labels: Any = LABELS, least: float = 0.0) -> TagSettings:
+    options = TuneOptions(tags=labels, tags_top=top, tags_least=least)
     return tag_settings(options, colour_model())
 
 
@@ -87,8 +87,14 @@ def test_the_likeliest_labels_are_told_first(images: list[ImageFile]) -> None:
     assert told == ["red, green, blue"] or told == ["red, blue, green"]
 
 
+def test_only_labels_that_are_likely_enough_are_tags(images: list[ImageFile]) -> None:
+    assert {len(own) for own in tagger(asked(top=3)).names_of(images).values()} == {3}
+    likely = tagger(asked(top=3, least=0.5)).names_of(images)
+    assert list(likely.values()) == [["w60"], ["w60"], ["w61"], ["w61"], ["w62"], ["w62"]]
+
+
 def test_what_is_more_than_the_bridge_has_places_for_is_cut(images: list[ImageFile]) -> None:
-    long = TagSettings(("a b c red", "d"), None, 2, identity_of(colour_model()))
+    long = TagSettings(("a b c red", "d"), None, 2, 0.0, identity_of(colour_model()))
     two = tagger(long, places=3)
     rows = two.rows_of(images)
     assert {len(row) for row in rows.values()} == {3}
@@ -117,7 +123,7 @@ def test_a_narrow_vocabulary_keeps_what_can_be_told(
 ) -> None:
     labels, decoder = read_labels(names), tiny_decoder("gpt2")
     tokens = {id for row in decoder.encode(texts_of_labels(labels)) for id in row}
-    known = TagSettings(labels.names, None, 2, identity_of(colour_model()))
+    known = TagSettings(labels.names, None, 2, 0.0, identity_of(colour_model()))
     whole = tagger(known, decoder=decoder).rows_of(images)
     few = narrowed(tiny_decoder("gpt2"), tokens)
     narrow = tagger(known, decoder=few).rows_of(images)

@@ -71,12 +71,13 @@ class TagSettings:
     """Which tags a captioner reads beside an image: the labels that a classifier chose.
 
     labels: what it chose among; prompts: of each label, where they have their own. top: how many it
-    chose. model: the classifier's.
+    chose at most, each with a probability of `least` or more. model: the classifier's.
     """
 
     labels: Annotated[tuple[Name, ...], Meta(min_length=1)]
     prompts: tuple[Annotated[tuple[Name, ...], Meta(min_length=1)], ...] | None
     top: Annotated[int, Meta(ge=1, le=10_000)]
+    least: Annotated[float, Meta(ge=0, le=1)]
     model: ImageIdentity
 
 

@@ -66,7 +66,7 @@ class Tagger:
         """
         self.cut = 0
         self._end = decoder.encode([_END])[0] if is_text else []
-        self._top = settings.top
+        self._top, self._least = settings.top, settings.least
         self._decoder = decoder
         self._max_tokens = max_tokens
         self._classifier = ZeroShotClassifier(
@@ -89,7 +89,7 @@ class Tagger:
     ) -> dict[Path, list[str]]:
         """The tags themselves, the likeliest first."""
         return {
-            found.image.path: [name for name, _ in found.top(self._top)]
+            found.image.path: [name for name, p in found.top(self._top) if p >= self._least]
             for found in self._classifier.classify(images, on_progress=on_progress)
         }
 
@@ -190,7 +190,9 @@ def tag_settings(options: TuneOptions, model: ImageTextModel) -> TagSettings:
     """What a checkpoint says of the tags of a tune. Raises UserError for labels that are none."""
     assert options.tags is not None
     labels = read_labels(options.tags)
-    return TagSettings(labels.names, labels.prompts, options.tags_top, identity_of(model))
+    return TagSettings(
+        labels.names, labels.prompts, options.tags_top, options.tags_least, identity_of(model)
+    )
 
 
 def texts_of_labels(labels: Labels) -> list[str]:

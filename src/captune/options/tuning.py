@@ -101,7 +101,8 @@ class TuneOptions(DatasetOptions):
         metavar="none|tags|captions|TEXT",
     )
     prompt_captions: int = option("captions of similar images, with --prompt captions", 4)
-    tags_top: int = option("tags per image", 5)
+    tags_top: int = option("largest number of tags per image", 5)
+    tags_least: float = option("lowest probability of a tag", 0.1, metavar="P")
     tags_model: str | None = option(
         "model that chooses the tags (default: the encoder if it reads text, else lite)",
         metavar="SPEC",
@@ -241,6 +242,7 @@ class TuneOptions(DatasetOptions):
         require_at_least(self, patience=0, val_sample=0, save_steps=0, workers=0, seed=0)
         require_within(self, candidates=MOST_CANDIDATES)
         require_within(self, ", such as 0.04", kl=(0, 100))
+        require_within(self, ", such as 0.1", tags_least=(0, 1))
         if not 0 <= self.lr < 1:
             raise UserError(
                 "lr must be below 1, such as 1e-3, or 0 for the default of the method,"

@@ -49,7 +49,7 @@ _NOT_DECIDING = {
     *("encoder", "decoder", "score_model", "start"),
     *("curve", "dataset", "split", "val_split", "image_column", "caption_column"),
     # these are noted by what they come to, and not at all where they are left alone
-    *("augment", "tags", "tags_top", "tags_model"),
+    *("augment", "tags", "tags_top", "tags_least", "tags_model"),
     *("kl", "reward_model", "reward_share", "prompt", "prompt_captions", "stop_when_worse"),
     *("extra_text", "extra_model", "extra_noise"),
     # how captions are chosen is fitted when all else is done, and again where only that changes
