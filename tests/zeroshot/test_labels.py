@@ -21,6 +21,16 @@ def written(folder: Path, name: str, content: object) -> str:
     return str(path)
 
 
+def test_a_list_to_begin_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = read_labels("everyday")
+    assert {"cat", "traffic light", "temple"} < set(labels.names)
+    assert labels.ids == labels.names
+    assert len(labels) == 321, "as docs/classify.md says"
+    written(tmp_path, "everyday", "a\nb\n")
+    assert read_labels("everyday").names == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [

@@ -264,7 +264,7 @@ class LabelledOptions(ImageOptions):
 
     labels: str | list[str] = option(
         'labels: cat,dog; a text file with one name per line; a JSON file {"id": "name"} or'
-        ' {"name": ["prompt", ...]}',
+        ' {"name": ["prompt", ...]}; everyday, a list of common nouns',
         ...,
         metavar="LABELS",
     )

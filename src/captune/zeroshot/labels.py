@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from captune_metrics.display import named, printable, quoted
 _PATH_ENDINGS = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".names", ".labels")
 _LONGEST = 10_000  # characters of a label or prompt; no model reads as many
 _FORMS = 'names ("cat,dog"), a text file with one name per line, or a JSON {"id": "name"}'
+EVERYDAY = "everyday"  # what stands for the nouns of everyday.txt
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     source: "cat,dog"; a text file with one name per line, each taken as it stands (no comments);
         a JSON list of names, `{"id": "name"}` (also as `id2label` in a model's config.json), or
         `{"name": ["prompt", ...]}`, whose prompts are used as they stand, braces and all; the
-        source of a dataset (`images.dataset`) stands for the classes of its label column.
+        source of a dataset (`images.dataset`) stands for the classes of its label column, and
+        "everyday" for 321 nouns of people, animals, places, food and things (`everyday.txt`).
     White space around names is dropped; ids are kept to the letter.
     Raises UserError for a file that is missing or malformed, for no labels, and for doubled ones.
     """
@@ -82,6 +85,9 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     # pathlib raises for ten thousand names in one string: too long for a path
     if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112
         return _from_file(text)
+    if text == EVERYDAY:
+        listed = files("captune.zeroshot").joinpath("everyday.txt").read_text(encoding="utf-8")
+        return _from_names(listed.splitlines(), text)
     if isinstance(source, Path) or _looks_like_path(text):
         is_folder = os.path.isdir(text)  # noqa: PTH112  # pathlib's raises for a long name
         problem = "is a folder" if is_folder else "does not exist"
