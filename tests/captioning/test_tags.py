@@ -93,6 +93,12 @@ def test_only_labels_that_are_likely_enough_are_tags(images: list[ImageFile]) ->
     assert list(likely.values()) == [["w60"], ["w60"], ["w61"], ["w61"], ["w62"], ["w62"]]
 
 
+def test_captions_name_labels() -> None:
+    known = asked(top=2, labels=["dog", "Hot dog", "bus", "ball"])
+    captions = [["Two dogs near buses.", "A hot dog, a HOT DOG, a dog."], ["A dogged footballer"]]
+    assert tagger(known).named_in([*captions, []]) == [["dog", "Hot dog"], [], []]
+
+
 def test_what_is_more_than_the_bridge_has_places_for_is_cut(images: list[ImageFile]) -> None:
     long = TagSettings(("a b c red", "d"), None, 2, 0.0, identity_of(colour_model()))
     two = tagger(long, places=3)

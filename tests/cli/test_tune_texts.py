@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,3 +117,24 @@ def test_other_captions_are_another_training(
         assert said in capsys.readouterr().err
     assert main([*short, "--extra-text", str(extra), "--objective", "cider"]) == 2
     assert "--extra-text is for --objective captions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("labels", "rows"), [("w20,w0", 2), ("w30,w0", 1)])
+def test_captions_alone_have_the_tags_that_they_name(
+    labels: str, rows: int, job: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, extra = job
+    kind, learnt = setup.TrainingData, list[setup.TrainingData]()
+
+    def remember(*parts: Any) -> setup.TrainingData:
+        learnt.append(kind(*parts))
+        return learnt[-1]
+
+    monkeypatch.setattr(setup, "TrainingData", remember)
+    tags = ("--prompt", "tags", "--tags", labels, "--epochs", "1")
+    assert main([*command, "--extra-text", str(extra), *tags]) == 0
+    (data,) = learnt
+    assert data.tags is not None
+    drawn = {tuple(row) for n in range(20) for row in data.tags[f"text of text {n}"]}
+    assert () in drawn, "sometimes none"
+    assert len(drawn) == rows

@@ -13,6 +13,7 @@ Ramos et al. 2023). They are those of the datastore beside the checkpoint, or of
 from __future__ import annotations
 
 import random
+import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,6 +94,14 @@ class Tagger:
             for found in self._classifier.classify(images, on_progress=on_progress)
         }
 
+    def named_in(self, captions: Iterable[Sequence[str]]) -> list[list[str]]:
+        """The labels that each image's captions name, also with -s or -es; most often first."""
+        label_of = {label.lower(): label for label in self._classifier.labels.names}
+        longest_first = sorted(map(re.escape, label_of), key=len, reverse=True)
+        label = re.compile(rf"\b({'|'.join(longest_first)})(?:e?s)?\b")
+        counts = (Counter(label.findall("\n".join(own).lower())) for own in captions)
+        return [[label_of[name] for name, _ in own.most_common(self._top)] for own in counts]
+
     def rows(self, names: Sequence[Sequence[str]]) -> list[list[int]]:
         """Token ids of the tags of each image; none where it has none."""
         rows = self._decoder.encode([_SEPARATOR.join(own) for own in names]) if names else []
@@ -100,7 +109,7 @@ class Tagger:
         self.cut += sum(len(row) > most for row in rows)
         return [[*row[:most], *self._end] if row else [] for row in rows]
 
-    def drawn(self, names: Mapping[Path, Sequence[str]], seed: int) -> dict[Path, list[list[int]]]:
+    def drawn(self, names: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[list[int]]]:
         """Of each image several rows with some of its tags: as many as a fair die says, 0 to all.
 
         Who learns with them can do without one, or all, and copies what is there.
@@ -112,7 +121,7 @@ class Tagger:
             return [name for place, name in enumerate(own) if place in kept]
 
         rows = iter(self.rows([some(own) for own in names.values() for _ in range(_DRAWN)]))
-        return {path: [next(rows) for _ in range(_DRAWN)] for path in names}
+        return {key: [next(rows) for _ in range(_DRAWN)] for key in names}
 
     def tags_of(self, images: Sequence[ImageFile], grids: Tensor | None = None) -> Tensor:
         """The `tags` of `CaptionModel.project`: [images, w]; an unreadable image has none."""

@@ -127,7 +127,7 @@ def prepare_training(
     if options.similar_captions or options.rerank in ("neighbours", "both"):
         means, weights_id = made.means(train_set), frozen.identity.weights_id
         datastore = Datastore.made(means, train_set.captions, weights_id)
-    tags, rows, drawn = made.tags(max_tokens, [train_set, val_set])
+    tags, rows, drawn = made.tags(max_tokens, [train_set, val_set], extra)
     if datastore is not None and options.similar_captions:
         rows, drawn = made.similar(datastore, train_set, val_set)
     val = ValidationSet(
@@ -232,9 +232,12 @@ class _Preparation:
         return dict(zip(val.keys, read.rows(self.means(val)), strict=True)), drawn
 
     def tags(
-        self, max_tokens: int, parts: Sequence[CaptionDataset]
+        self, max_tokens: int, parts: Sequence[CaptionDataset], extra: CaptionDataset | None
     ) -> tuple[TagSettings | None, TagRows | None, Drawn | None]:
-        """Which tags are read, those of every image, and what training draws of them; made once."""
+        """Which tags are read, those of every image, and what training draws of them; made once.
+
+        Captions without an image have the labels that they name.
+        """
         options, frozen = self.options, self.frozen
         if frozen.tags_model is None:
             return None, None, None
@@ -252,7 +255,10 @@ class _Preparation:
         images = [image for part in parts for image in part.images]
         bar = self.progress.bar("tags", len(images))
         with PartialState().main_process_first(), bar as advance:
-            names = tagger.names_of(images, advance)
+            found = tagger.names_of(images, advance)
+        names = {key_of[path]: own for path, own in found.items()}
+        if extra is not None:
+            names |= zip(extra.keys, tagger.named_in(extra.captions), strict=True)
         rows = dict(zip(names, tagger.rows(list(names.values())), strict=True))
         if tagger.cut:
             more = "" if is_text else "let the bridge read more with --set bridge.words=N, or "
@@ -260,12 +266,8 @@ class _Preparation:
                 f"the tags of {tagger.cut:,} images are cut at {max_tokens} tokens; {more}take a"
                 " smaller --tags-top"
             )
-        drawn = tagger.drawn(names, options.seed) if is_text else {p: [r] for p, r in rows.items()}
-        return (
-            settings,
-            {key_of[path]: row for path, row in rows.items()},
-            {key_of[path]: own for path, own in drawn.items()},
-        )
+        drawn = tagger.drawn(names, options.seed) if is_text else {k: [r] for k, r in rows.items()}
+        return settings, rows, drawn
 
 
 def _read(
