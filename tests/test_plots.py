@@ -24,8 +24,11 @@ from captune.models.encoders import Floats, normalise
 from captune.plots import Top5, save_figure, top5_figure, top5_grid_figure
 from captune.plots.canvas import Tone, clean, fitted, house_style, measured
 from captune.runs.metrics import NegationProbe
-from captune.zeroshot.prompts import probe_negation
-from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
+from captune.zeroshot.template_comparison import (
+    TemplateComparison,
+    compare_templates,
+    probe_negation,
+)
 
 LONG = "a photo of an extraordinarily long class name, of the kind that curated lists contain, "
 ODD = ["猫 🐱", "$x_1^2$ {object} \\frac", "tab\tand\nline", "\udcff\x00\u200d", "عربى हिन्दी", ""]

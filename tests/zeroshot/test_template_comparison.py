@@ -11,8 +11,12 @@ from scipy.special import softmax
 from captune.models.encoders import Floats, normalise
 from captune.statistics import wilson
 from captune.zeroshot import template_comparison as module
-from captune.zeroshot.prompts import negate, probe_negation
-from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
+from captune.zeroshot.prompts import negate
+from captune.zeroshot.template_comparison import (
+    TemplateComparison,
+    compare_templates,
+    probe_negation,
+)
 
 LABELS = ["cat", "dog", "fish"]
 
@@ -265,7 +269,7 @@ def test_a_model_that_reads_not() -> None:
 def test_probe_agrees_with_the_whole_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     images, texts, truth = random_case(83, 7, 2)
     truth[3] = -1
-    monkeypatch.setattr("captune.zeroshot.prompts.PROBED_LOGITS", 7 * 9)
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", 7 * 9)
     probe = probe_negation("{}", "not {}", images, texts[0], texts[1], logits, truth)
     keep = truth >= 0
     plain, denied = logits(images[keep], texts[0]), logits(images[keep], texts[1])

@@ -29,8 +29,12 @@ from captune.runs.writer import writes_run
 from captune.tables import Table, of_mappings, write_csv
 from captune.text import counted
 from captune.zeroshot.labels import Labels, known_truth, read_labels
-from captune.zeroshot.prompts import expand, fill, negate, probe_negation
-from captune.zeroshot.template_comparison import TemplateComparison, compare_templates
+from captune.zeroshot.prompts import expand, fill, negate
+from captune.zeroshot.template_comparison import (
+    TemplateComparison,
+    compare_templates,
+    probe_negation,
+)
 
 
 @dataclass(kw_only=True, eq=False)

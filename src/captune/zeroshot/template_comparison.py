@@ -3,18 +3,25 @@
 All templates look at the same images, encoded once, so they are compared in pairs: only images that
 one has right and the other wrong tell them apart (McNemar), which sees smaller differences than two
 intervals side by side. Logits are worked through in parts and never kept.
+
+And does the model read "not"? Templates that deny the class ("This is not a photo of {object}")
+score almost as well as those that name it, although a reader who understood them would answer with
+any class but the right one. `probe_negation` shows why: it asks the same images with both, and
+measures how little the word "not" changes. (Known of CLIP from Singh et al. 2024, "Learn 'No' to
+say 'Yes' better", and Alhamoud et al. 2025, "Vision-language models do not understand negation".)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from captune.models.encoders import Floats, normalise
 from captune.runs import Run
-from captune.runs.metrics import Calibration, ClassChange, PromptsMetrics
+from captune.runs.metrics import Calibration, ClassChange, NegationProbe, PromptsMetrics
 from captune.runs.records import PromptsRecord
 from captune.statistics import holm, mcnemar_exact, paired_difference, wilson
 from captune.zeroshot.calibration import Activation, Booleans, Integers, calibrate, top_confidence
@@ -356,3 +363,61 @@ def _against(
             p_holm=adjusted[index],
         )
         yield replace(result, against_best=against)
+
+
+def probe_negation(
+    template: str,
+    negated: str,
+    image_features: Floats,
+    text_features: Floats,
+    negated_features: Floats,
+    logits: Callable[[Floats, Floats], Floats],
+    truth: Integers | None = None,
+) -> NegationProbe:
+    """Measures what "not" does to the answers about n images and m classes.
+
+    image_features [n, d]; text_features and negated_features [m, d], one row a class, of the
+    template and of its negation (`prompts.negate`); logits: `ImageTextModel.logits`; truth [n], -1
+    where unknown (where any is known, only those images are probed).
+    """
+    rows = np.arange(len(image_features))
+    if truth is not None and (truth >= 0).any():
+        rows = np.flatnonzero(truth >= 0)
+    else:
+        truth = None
+    images, classes = len(rows), len(text_features)
+    same = right = wins = elsewhere = 0
+    at_once = max(1, LOGITS_AT_ONCE // classes)
+    for start in range(0, images, at_once):
+        part = rows[start : start + at_once]
+        plain = logits(image_features[part], text_features)
+        denied = logits(image_features[part], negated_features)
+        answer = plain.argmax(axis=1)
+        asked = answer if truth is None else truth[part]
+        same += int((denied.argmax(axis=1) == answer).sum())
+        right += int((denied.argmax(axis=1) == asked).sum())
+        higher = denied > plain
+        won = int(higher[np.arange(len(part)), asked].sum())
+        wins += won
+        elsewhere += int(higher.sum()) - won
+    plain_texts, denied_texts = normalise(text_features), normalise(negated_features)
+    others = max(classes - 1, 0)
+    # the sum over all pairs is the squared length of the sum, so no [m, m] matrix is needed
+    pairs = float((plain_texts.sum(axis=0, dtype=np.float64) ** 2).sum()) - classes
+    return NegationProbe(
+        template=template,
+        negated=negated,
+        images=images,
+        **_share("same_answer", same, images),
+        **_share("right_answer", None if truth is None else right, images),
+        **_share("denial_wins", wins, images),
+        denial_wins_elsewhere=elsewhere / (images * others) if images * others else None,
+        text_cosine=float((plain_texts * denied_texts).sum(axis=1).mean()),
+        class_cosine=pairs / (classes * others) if others else None,
+    )
+
+
+def _share(name: str, count: int | None, images: int) -> dict[str, Any]:
+    none = (None, None, None)
+    values = none if count is None else (count / max(images, 1), *wilson(count, images))
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

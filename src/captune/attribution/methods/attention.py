@@ -5,7 +5,7 @@ the patches, the tokens that stand for no patch (CLS), and the keys of a prefix 
 A map shows the patches; what is missing from a sum of one went to the others.
 
 It does not depend on which word was predicted, only on the step, so it cannot say why another word
-was not.
+was not. Times its gradient it can (gradient_attention.py), and so can rollout (relevance.py).
 """
 
 from __future__ import annotations

@@ -209,7 +209,6 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         self.batches = data.batches(options, arguments.process_index, processes)
         self.steps_an_epoch = math.ceil(len(self.batches) / options.accumulate)
         self.total_steps = self.steps_an_epoch * options.epochs
-        arguments.warmup_steps = math.ceil(self.total_steps * options.warmup)
         arguments.logging_steps = max(1, self.steps_an_epoch // _LOGS_AN_EPOCH)
         self._save_steps = options.save_steps or max(
             _FEWEST_STEPS, math.ceil(self.steps_an_epoch / _SAVES_AN_EPOCH)
@@ -408,6 +407,7 @@ def _arguments(options: TuneOptions, folder: Path, model: Trainable) -> Training
         gradient_accumulation_steps=options.accumulate,
         learning_rate=options.lr or model.tuning.rate,
         lr_scheduler_type="cosine",
+        warmup_steps=options.warmup,  # a fraction of all
         weight_decay=options.weight_decay,
         max_grad_norm=1.0,
         optim="adamw_torch_fused",
