@@ -101,6 +101,7 @@ def match_captions(
     _check_single(candidates, references)
     pairing = _best_pairing(_Side(candidates), _Side(references))
     of_candidate = pairing.of_candidate
+    in_references = dict(of_candidate)
     used = set(of_candidate.values())
     without_candidate = [id for id in references.captions if id not in used]
     without_references = [id for id in candidates.captions if id not in of_candidate]
@@ -118,12 +119,6 @@ def match_captions(
         raise _mismatch(
             candidates, references, without_candidate, without_references, pairing, settled
         )
-    chosen = {id: candidates.captions[id][0] for id in of_candidate}
-    matched_references = {id: references.captions[other] for id, other in of_candidate.items()}
-    names = {
-        id: references.file_names.get(other) or candidates.file_names.get(id)
-        for id, other in of_candidate.items()
-    }
     notes: list[str] = []
     if without_references:
         notes.append(
@@ -132,7 +127,6 @@ def match_captions(
             f" {'is' if len(without_references) == 1 else 'are'} left out:"
             f" {named(without_references)}"
         )
-    in_references = dict(of_candidate)
     if without_candidate and not subset:
         notes.append(
             f"{counted(len(without_candidate), 'image')} of {len(references)} without a candidate"
@@ -141,26 +135,29 @@ def match_captions(
         )
         for other in without_candidate:
             id = pairing.spelled_alike(other)
-            if id in chosen:
+            if id in in_references:
                 raise MismatchedImages(
                     f"{printable(references.source)}: image {quoted(other)} has no candidate, but"
                     " another one goes by that id; give both files the same ids."
                 )
-            chosen[id] = ""
-            matched_references[id] = references.captions[other]
             in_references[id] = other
-            names[id] = references.file_names.get(other)
+    matched_references = {id: references.captions[other] for id, other in in_references.items()}
     empty = [id for id, own in matched_references.items() if not all(map(str.strip, own))]
     if empty:
         notes.append(
             f"{printable(references.source)}: {counted(len(empty), 'image')} with an empty"
             f" reference, which counts like any other: {named(empty)}"
         )
-    file_names = {id: name for id, name in names.items() if name}
+    texts = {id: candidates.captions[id][0] for id in of_candidate}
+    names = {id: candidates.file_names.get(id) for id in of_candidate}
     return Matched(
-        candidates=chosen,
+        candidates={id: texts.get(id, "") for id in in_references},
         references=matched_references,
-        file_names=file_names,
+        file_names={
+            id: name
+            for id, other in in_references.items()
+            if (name := references.file_names.get(other) or names.get(id))
+        },
         in_references=in_references,
         notes=notes,
         spelling=pairing.spelling,
