@@ -168,22 +168,20 @@ def check_outputs(
     """
     outputs = [(option, path) for option, path in files.items() if path is not None]
     outputs += [("--to", path) for path in to]
-    taken: list[tuple[str, Path]] = []
-    for option, path in outputs:
+    for number, (option, path) in enumerate(outputs):
         for what, read in inputs.items():
             if _same(path, read) or _is_read_in(path, read):
                 raise _refusal(option, path, f"would replace what is read ({what})")
-        for other, written in taken:
+        for other, written in outputs[:number]:
             if _same(path, written):
                 raise _refusal(option, path, f"is the file of {other} too")
-        taken.append((option, path))
         if run is not None and _within(path, run):
             raise _refusal(option, path, "lies in the run folder that --out writes")
     if run is not None:
         for what, read in inputs.items():
             if _within(read, run):
                 raise _refusal("--out", run, f"holds what is read ({what})")
-        for other, written in taken:
+        for other, written in outputs:
             if _within(run, written):
                 raise _refusal("--out", run, f"lies below the file of {other}")
     for _, path in outputs:

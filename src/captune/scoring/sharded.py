@@ -35,16 +35,20 @@ _CAPTIONS = ("caption", "captions", "text")
 
 @dataclass
 class _Added:
-    """Sums of one metric: over all images, and over those of each resample."""
+    """Sums of one metric: over all images [k], and over those of each resample [resamples, k]."""
 
     scores: Scores
-    total: Doubles
-    resampled: Doubles
+    total: Any = 0.0
+    resampled: Any = 0.0
 
-    def add(self, sums: Doubles, draws: Doubles, start: int) -> None:
+    def add(self, scores: Scores, draws: Doubles, start: int) -> None:
+        """Images from `start` on. draws: how often each is in each resample, [resamples, n]."""
+        sums = scores.statistics
+        if sums is None:
+            sums = np.array([*scores.per_image.values()])[:, None]
         rows = sums[start : start + draws.shape[1]]
-        self.total += rows.sum(axis=0)
-        self.resampled += draws @ rows
+        self.total = self.total + rows.sum(axis=0)
+        self.resampled = self.resampled + draws @ rows
 
     def scores_of(self, images: int) -> Scores:
         """Of all images."""
@@ -102,22 +106,13 @@ def score_shards(
             left_out += without
             if captions:
                 made = text_scores(scored, metrics, df, options, SILENT)
-                found = {}
-                for score in (made[one.id] for one in metrics):
-                    sums = score.statistics  # [images, k]: what is added up
-                    if sums is None:
-                        sums = np.array([*score.per_image.values()])[:, None]
-                    found[score.metric] = score, sums
+                added = added or {one.id: _Added(made[one.id]) for one in metrics}
                 for start in range(0, len(captions), _AT_ONCE):
                     count = min(_AT_ONCE, len(captions) - start)
                     draws = chance.poisson(1.0, (resamples, count)).astype(np.float64)
                     drawn += draws.sum(axis=1)
-                    for id, (score, sums) in found.items():
-                        if id not in added:
-                            width = sums.shape[1]
-                            nothing = np.zeros(width), np.zeros((resamples, width))
-                            added[id] = _Added(score, *nothing)
-                        added[id].add(sums, draws, start)
+                    for id, one in added.items():
+                        one.add(made[id], draws, start)
                 images += len(captions)
             advance(1)
     if not images:
