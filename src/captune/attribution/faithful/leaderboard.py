@@ -254,26 +254,14 @@ class Evaluation:
         Raises UserError where no map can be faithful.
         """
         options, message = self._options, self._progress.message
-        model, captioner = self._model, self._captioner
         examples = self._examples(self._chosen_captions(train, boxes), boxes)
-        candidates = compared_maps(model, captioner.encoder, quick=options.quick)
+        candidates = compared_maps(self._model, self._captioner.encoder, quick=options.quick)
         baseline = candidates.baseline
         sets: list[list[Example]] = []
         if val is not None:
             captions = self._chosen_captions(val, val_boxes)
             sets = [self._examples(captions, val_boxes, generated=own) for own in (False, True)]
-        fill = None
-        if options.hide == "mean":
-            if not isinstance(model, CaptionModel):
-                raise UserError("--hide mean is for a captioner of captune tune; leave it out")
-            fill = mean_token([one.captioned.grid for one in examples], model.grid)
-
-        def hide_tokens(example: Example) -> MaskScorer:
-            return token_masking(example.captioned, fill=fill)
-
-        def hide_pixels(example: Example) -> MaskScorer:
-            return pixel_masking(example.captioned)
-
+        hide_tokens = self._hiding_tokens(examples)
         count = sum(map(len, candidates.methods.values()))
         message(
             f"takes at most {duration(60 * options.minutes)} (--minutes), or longer where"
@@ -304,7 +292,10 @@ class Evaluation:
         measured = list(zip(found.measurements, titles, strict=True))
         if not options.quick:
             names = list(dict.fromkeys([default, *([baseline] if baseline else [])]))
-            by_pixels = self._curves("by pixels", "curves by pixels", [told], names, hide_pixels)
+            by_pixels = self._curves(
+                *("by pixels", "curves by pixels", [told], names),
+                lambda example: pixel_masking(example.captioned),
+            )
             measured.append((by_pixels.measurements[0], f"{REFERENCE}, {BLURRED}"))
         return Leaderboard(
             hidden=hide_tokens(examples[0]).name,
@@ -318,6 +309,15 @@ class Evaluation:
             stages=self._stages,
             seconds=self._seconds,
         )
+
+    def _hiding_tokens(self, examples: Sequence[Example]) -> ScorerOf:
+        """What scores masks of patch tokens as --hide says."""
+        fill, model = None, self._model
+        if self._options.hide == "mean":
+            if not isinstance(model, CaptionModel):
+                raise UserError("--hide mean is for a captioner of captune tune; leave it out")
+            fill = mean_token([one.captioned.grid for one in examples], model.grid)
+        return lambda example: token_masking(example.captioned, fill=fill)
 
     def _ends(self, *, holds_back: bool) -> dict[str, float]:
         """When each stage has to be over, by `time.monotonic`."""
