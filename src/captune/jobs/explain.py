@@ -252,13 +252,13 @@ def _captioner_source(
             budget.close()
 
     return _Source(
-        explanations(),
-        {"method": method.name, **layer_head._asdict()},
-        [prepared.about, *loaded.described()],
-        str(loaded.device),
-        found.root,
-        skipped,
-        without,
+        explanations=explanations(),
+        map={"method": method.name, **layer_head._asdict()},
+        models=[prepared.about, *loaded.described()],
+        device=str(loaded.device),
+        root=found.root,
+        skipped=skipped,
+        without=without,
     )
 
 
@@ -297,12 +297,12 @@ def _classifier_source(options: ExplainOptions, progress: Progress) -> _Source:
                     yield _of_classes(maps, method)
 
     return _Source(
-        explanations(),
-        {"method": method, **LayerHead()._asdict()},
-        [describe_model(classifier.model)],
-        str(classifier.model.image.device),
-        found.root,
-        skipped,
+        explanations=explanations(),
+        map={"method": method, **LayerHead()._asdict()},
+        models=[describe_model(classifier.model)],
+        device=str(classifier.model.image.device),
+        root=found.root,
+        skipped=skipped,
     )
 
 

@@ -141,15 +141,15 @@ def load_frozen(
         second = encoded(some, mirrored(encoder.image), "encoding mirrored images")
     models = {id(model): model for model in (encoder, clip, tags_model) if model is not None}
     return FrozenParts(
-        ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id),
-        patches.shape,
-        grids,
-        decoder,
-        clip,
-        skipped,
-        [*map(describe_model, models.values()), describe_decoder(decoder)],
-        tags_model,
-        second,
+        identity=ImageIdentity(encoder.spec, patches.weights_id, patches.preprocessing_id),
+        shape=patches.shape,
+        grids=grids,
+        decoder=decoder,
+        clip=clip,
+        skipped=skipped,
+        models=[*map(describe_model, models.values()), describe_decoder(decoder)],
+        tags_model=tags_model,
+        mirrored=second,
     )
 
 
@@ -203,13 +203,13 @@ def _load_frozen_captioner(
         most = options.max_tokens
         seen = SeenImages(captioner, images, how, stack, max_tokens=most, advance=advance)
     return FrozenParts(
-        ImageIdentity(spec, about["weights_id"], about["processor_id"]),
-        GridShape(1, 1, 1, 1),
-        seen,
-        captioner.speech,
-        clip,
-        seen.skipped,
-        [about, *([describe_model(clip)] if clip else [])],
+        identity=ImageIdentity(spec, about["weights_id"], about["processor_id"]),
+        shape=GridShape(1, 1, 1, 1),
+        grids=seen,
+        decoder=captioner.speech,
+        clip=clip,
+        skipped=seen.skipped,
+        models=[about, *([describe_model(clip)] if clip else [])],
         captioner=captioner,
     )
 

@@ -122,41 +122,39 @@ def prepare_training(
         raise UserError(f"{options.captions}: none of its captions holds a token")
     val_tokens = tokenise(val_set, frozen.decoder, options.max_tokens)
     made = _Preparation(options, frozen, cache, progress)
+    datastore = made.datastore(train_set)
     max_tokens = max_tag_tokens(options, settings)
-    datastore = None
-    if options.similar_captions or options.rerank in ("neighbours", "both"):
-        means, weights_id = made.means(train_set), frozen.identity.weights_id
-        datastore = Datastore.made(means, train_set.captions, weights_id)
     tags, rows, drawn = made.tags(max_tokens, [train_set, val_set], extra)
     if datastore is not None and options.similar_captions:
         rows, drawn = made.similar(datastore, train_set, val_set)
     val = ValidationSet(
         val_set, val_tokens.rows, frozen.grids, frozen.clip, cache, rows, options.max_tokens
     )
-    sample = val.first(_sampled(options.val_sample, len(val_set), options.seed))
     second = None
     if frozen.mirrored is not None:
         second = MirroredViews(mirrorable(train_set), frozen.mirrored)
-    objective: Objective = CrossEntropy(options.label_smoothing)
-    if options.objective == "cider":
-        objective = SelfCritical(
-            train_set,
-            tokens.rows,
-            samples=options.samples,
-            max_tokens=options.max_tokens,
-            kl=options.kl,
-            match=made.match_reward(train_set),
-        )
+    objective = made.objective(train_set, tokens.rows)
     keys, grids, learnt = train_set.keys, frozen.grids, tokens.rows
     if extra is not None:
         grids = made.text_grids(train_set, extra)
         keys = [*keys, *extra.keys]
         learnt = [*learnt, *tokenise(extra, frozen.decoder, options.max_tokens).rows]
-    data = TrainingData(keys, learnt, grids, objective, drawn, second)
-    shared = (train_set, val, sample, data, frozen, settings, leaked, command, progress)
-    digest = None if extra is None else extra.digest
     return TrainingSetup(
-        options, *shared, tags, warning, made.reranker(datastore), digest, datastore
+        options=options,
+        train=train_set,
+        val=val,
+        sample=val.first(_sampled(options.val_sample, len(val_set), options.seed)),
+        data=TrainingData(keys, learnt, grids, objective, drawn, second),
+        frozen=frozen,
+        settings=settings,
+        leaked=leaked,
+        command=command,
+        progress=progress,
+        tags=tags,
+        warning=warning,
+        reranker=made.reranker(datastore),
+        extra=None if extra is None else extra.digest,
+        datastore=datastore,
     )
 
 
@@ -169,12 +167,28 @@ class _Preparation:
     cache: FeatureCache | None
     progress: Progress
 
-    def match_reward(self, train_set: CaptionDataset) -> MatchReward | None:
-        if self.options.reward_model is None:
+    def datastore(self, train_set: CaptionDataset) -> Datastore | None:
+        if not (self.options.similar_captions or self.options.rerank in ("neighbours", "both")):
             return None
-        model = self.model_of(self.options.reward_model)
-        vectors, _ = self.seen_by(model, train_set)
-        return MatchReward(model, vectors, self.options.reward_share)
+        means, weights_id = self.means(train_set), self.frozen.identity.weights_id
+        return Datastore.made(means, train_set.captions, weights_id)
+
+    def objective(self, train_set: CaptionDataset, rows: Sequence[Any]) -> Objective:
+        options, match = self.options, None
+        if options.objective != "cider":
+            return CrossEntropy(options.label_smoothing)
+        if options.reward_model is not None:
+            model = self.model_of(options.reward_model)
+            vectors, _ = self.seen_by(model, train_set)
+            match = MatchReward(model, vectors, options.reward_share)
+        return SelfCritical(
+            train_set,
+            rows,
+            samples=options.samples,
+            max_tokens=options.max_tokens,
+            kl=options.kl,
+            match=match,
+        )
 
     def model_of(self, spec: str) -> ImageTextModel:
         loaded = (self.frozen.clip, self.frozen.tags_model)
