@@ -196,24 +196,8 @@ def _run(argv: Sequence[str] | None) -> int:
     early = list(takewhile({"--json", "--offline", "--debug"}.__contains__, words))
     words = [*words[len(early) :], *early]
     only = next((word for word in words if not word.startswith("-")), None)
-    parser = build_parser(only or "")
     try:
-        if only is not None and only not in COMMANDS:
-            meant = nearest(only, COMMANDS)
-            meaning = f" (did you mean {meant}?)" if meant else ""
-            raise _Misuse(f"captune: no command {only}{meaning}; captune --help shows all of them")
-        words = _with_verb(words, only)
-        try:
-            arguments, unknown = parser.parse_known_args(words)
-        except _Misuse:
-            # what is missing may be there with a typing error
-            if not (unknown := _unknown_flags(parser, only, words)):
-                raise
-        if unknown:
-            raise _Misuse(_unknown_sentence(parser, only, unknown))
-        if arguments.command is None:
-            parser.print_help()
-            return 0
+        arguments = _parsed(words, only)
     except SystemExit as stop:
         return int(stop.code or 0)
     except BrokenPipeError:
@@ -223,8 +207,35 @@ def _run(argv: Sequence[str] | None) -> int:
             _print_error(only, misuse)
         say(str(misuse))
         return 2
-    arguments.typed = words
     _prepare(arguments)
+    return _done(arguments)
+
+
+def _parsed(words: Sequence[str], only: str | None) -> argparse.Namespace:
+    """only: the command that they name. Raises _Misuse, and SystemExit behind a page of help."""
+    parser = build_parser(only or "")
+    if only is not None and only not in COMMANDS:
+        meant = nearest(only, COMMANDS)
+        meaning = f" (did you mean {meant}?)" if meant else ""
+        raise _Misuse(f"captune: no command {only}{meaning}; captune --help shows all of them")
+    words = _with_verb(words, only)
+    try:
+        arguments, unknown = parser.parse_known_args(words)
+    except _Misuse:
+        # what is missing may be there with a typing error
+        if not (unknown := _unknown_flags(parser, only, words)):
+            raise
+    if unknown:
+        raise _Misuse(_unknown_sentence(parser, only, unknown))
+    if arguments.command is None:
+        parser.print_help()
+        parser.exit()
+    arguments.typed = words
+    return arguments
+
+
+def _done(arguments: argparse.Namespace) -> int:
+    """The exit status of a command."""
     try:
         status = COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
