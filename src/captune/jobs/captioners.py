@@ -164,17 +164,7 @@ def _run(
     if not images:
         raise UserError("there is no image that each of the captioners could describe")
     said = {name: {image: captions[image] for image in images} for name, captions in texts.items()}
-    figures = {
-        name: CaptionerFigures(
-            spec=one.captioner["spec"],
-            images=one.images,
-            words_mean=one.words / one.images,
-            ended=one.ended,
-            images_per_second=one.images / one.writing_s if one.writing_s else None,
-            peak_bytes=one.peak_bytes,
-        )
-        for name, one in captioners.items()
-    }
+    figures = {name: _figures_of(one) for name, one in captioners.items()}
     skipped = list(dict.fromkeys(item for one in captioners.values() for item in one.skipped))
     metrics = _compared(figures, said, skipped)
     scored: dict[str, ScoredCaptions] = {}
@@ -195,6 +185,17 @@ def _run(
     models = [one.about for one in prepared.values()]
     _finish(options, result, _records(said, paths, scored), found.root, progress, command, models)
     return result
+
+
+def _figures_of(one: CaptionResult) -> CaptionerFigures:
+    return CaptionerFigures(
+        spec=one.captioner["spec"],
+        images=one.images,
+        words_mean=one.words / one.images,
+        ended=one.ended,
+        images_per_second=one.images / one.writing_s if one.writing_s else None,
+        peak_bytes=one.peak_bytes,
+    )
 
 
 def compare_several(

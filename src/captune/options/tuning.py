@@ -230,7 +230,7 @@ class TuneOptions(DatasetOptions):
     overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
-        """Raises UserError for numbers that nothing can be trained with."""
+        """Raises UserError for numbers that nothing can be trained with, and for contradictions."""
         check_overwrite(self)
         self._fill_from_dataset()
         self._check_curve()
@@ -248,25 +248,8 @@ class TuneOptions(DatasetOptions):
                 "lr must be below 1, such as 1e-3, or 0 for the default of the method,"
                 f" not {self.lr}"
             )
-        if self.start is None and (self.train or self.prompt not in PROMPTS):
-            asked = "train projector" if self.train else f"prompt {printable(self.prompt)}"
-            raise UserError(f"--{asked} is for --start of a captioner of transformers")
         require_within(self, ", such as 0.5", extra_noise=(0, 100))
-        if self.extra_text is not None and (self.objective != "captions" or self.sizes):
-            raise UserError("--extra-text is for --objective captions, and not for --curve")
         require_within(self, prompt_captions=(1, 64))
-        if self.similar_captions and self.sizes:
-            raise UserError("--prompt captions reads captions of all images; leave out --curve")
-        if self.stop_when_worse and self.select == "loss":
-            raise UserError("--stop-when-worse compares captions: take --select cider or clipscore")
-        if self.objective != "cider" and (self.kl or self.reward_model):
-            asked = "kl" if self.kl else "reward-model"
-            raise UserError(f"--{asked} is for --objective cider; give both, or neither")
-        if self.reward_model is not None and self.reward_model == self.score_model:
-            raise UserError(
-                f"--reward-model {printable(self.reward_model)} is what --score-model judges by,"
-                " whose score would only say that it was learnt; take another one for one of them"
-            )
         for name in ("weight_decay", "warmup", "label_smoothing", "reward_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
@@ -283,6 +266,26 @@ class TuneOptions(DatasetOptions):
                 raise UserError(
                     f"report-to must be none, or some of {', '.join(TRACKERS)}, not {name}"
                 )
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.start is None and (self.train or self.prompt not in PROMPTS):
+            asked = "train projector" if self.train else f"prompt {printable(self.prompt)}"
+            raise UserError(f"--{asked} is for --start of a captioner of transformers")
+        if self.extra_text is not None and (self.objective != "captions" or self.sizes):
+            raise UserError("--extra-text is for --objective captions, and not for --curve")
+        if self.similar_captions and self.sizes:
+            raise UserError("--prompt captions reads captions of all images; leave out --curve")
+        if self.stop_when_worse and self.select == "loss":
+            raise UserError("--stop-when-worse compares captions: take --select cider or clipscore")
+        if self.objective != "cider" and (self.kl or self.reward_model):
+            asked = "kl" if self.kl else "reward-model"
+            raise UserError(f"--{asked} is for --objective cider; give both, or neither")
+        if self.reward_model is not None and self.reward_model == self.score_model:
+            raise UserError(
+                f"--reward-model {printable(self.reward_model)} is what --score-model judges by,"
+                " whose score would only say that it was learnt; take another one for one of them"
+            )
 
     def _fill_from_dataset(self) -> None:
         if not self.check_dataset():
