@@ -21,7 +21,7 @@ from PIL import Image
 from captune import plots
 from captune.errors import UserError
 from captune.models.encoders import Floats, normalise
-from captune.plots import Top5, save_figure, top5_figure, top5_grid_figure
+from captune.plots import Top5, save_figure, top5_grid_figure
 from captune.plots.canvas import Tone, clean, fitted, house_style, measured
 from captune.runs.metrics import NegationProbe
 from captune.zeroshot.template_comparison import (
@@ -122,7 +122,7 @@ LABELS = ["cat", "dog", "fish", "bird", "frog", "deer"]
 def test_green_is_the_truth_and_orange_a_wrong_first_answer(
     truth: int | str | None, expected: list[str]
 ) -> None:
-    figure = top5_figure(image(), LABELS, PROBABILITIES, truth, "a.jpg")
+    figure = top5_grid_figure([Top5(image(), LABELS, PROBABILITIES, truth, "a.jpg")])
     assert bars(figure) == expected
     words = [text.get_text() for text in texts_of(figure)]
     assert {"a.jpg", "dog", "50.0 %", "fish", "30.0 %"} <= set(words)
@@ -146,7 +146,8 @@ def test_green_is_the_truth_and_orange_a_wrong_first_answer(
 )
 def test_top5_is_tidy(size: tuple[int, int], labels: list[str]) -> None:
     shares = np.linspace(1, 0, len(labels))
-    assert_tidy(top5_figure(image(*size), labels, shares, "n" * 300, "folder/" * 40 + "end.jpg"))
+    panel = Top5(image(*size), labels, shares, "n" * 300, "folder/" * 40 + "end.jpg")
+    assert_tidy(top5_grid_figure([panel]))
 
 
 def test_grid_is_tidy() -> None:
@@ -230,7 +231,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         top5_grid_figure([])
     with pytest.raises(ValueError, match="one probability per label"):
-        top5_figure(image(), ["cat"], [0.5, 0.5])
+        top5_grid_figure([Top5(image(), ["cat"], [0.5, 0.5])])
 
 
 def test_a_class_that_never_changes_has_a_figure_too() -> None:
@@ -240,7 +241,8 @@ def test_a_class_that_never_changes_has_a_figure_too() -> None:
 
 
 def odd_figure() -> Figure:
-    return top5_figure(image(64, 64), ODD, np.linspace(0.5, 0, len(ODD)), "猫", "表\udcff\n.jpg")
+    shares = np.linspace(0.5, 0, len(ODD)).tolist()
+    return top5_grid_figure([Top5(image(64, 64), ODD, shares, "猫", "表\udcff\n.jpg")])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".PNG"])

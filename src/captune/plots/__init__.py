@@ -11,7 +11,6 @@ from captune.plots.classification import (
     Top5,
     confusion_figure,
     reliability_figure,
-    top5_figure,
     top5_grid_figure,
 )
 from captune.plots.prompts import (
@@ -34,6 +33,5 @@ __all__ = [
     "prompt_comparison_figure",
     "reliability_figure",
     "save_figure",
-    "top5_figure",
     "top5_grid_figure",
 ]

@@ -68,27 +68,13 @@ class _Row:
         return _BAR + _LINE * len(self.lines) + 0.12
 
 
-def top5_figure(
-    image: Image.Image,
-    labels: Sequence[str],
-    probabilities: Sequence[float],
-    truth: int | str | None = None,
-    title: str = "",
-) -> Figure:
-    """Image on the left, the five most probable labels as bars (0 to 100 %) on the right.
-
-    Green is the right label, orange the first answer where it is wrong, blue all others (and all of
-    them where the truth is unknown). Arguments as in `Top5`.
-    """
-    return top5_grid_figure([Top5(image, labels, probabilities, truth, title)])
-
-
 @house_style()
 def top5_grid_figure(panels: Sequence[Top5]) -> Figure:
-    """Several images, two beside each other and as many rows as needed.
+    """Each image with its five most probable labels as bars (0 to 100 %) on its right.
 
-    One alone, and the last one of an odd number, fill the width.
-
+    Green is the right label, orange the first answer where it is wrong, blue all others (and all of
+    them where the truth is unknown). Two beside each other and as many rows as needed; one alone,
+    and the last one of an odd number, fill the width.
     Raises ValueError without a panel, or where labels and probabilities differ in length.
     """
     if not panels:
