@@ -208,26 +208,27 @@ class JobPanel:
                 yield html, gr.update(visible=not job.is_over), *first
                 first = filled
 
-        def press(id: str) -> None:
-            if (job := self._queue.find(id)) is not None:
-                job.stop()
-
-        def without_removed(id: str) -> tuple[Any, ...]:
-            job = self._queue.find(id)
-            if job is None or job.images is None:
-                return gr.skip(), gr.skip()
-            if job.images.images:
-                return self._draw(job), gr.skip()
-            job.stop()
-            return self._empty, ""
-
         for event in removed:
-            event(without_removed, [self.id], [self.result, self.id], **QUIET)
+            event(self._without_removed, [self.id], [self.result, self.id], **QUIET)
         shown = [self.result, self.stop]
         for trigger in (self.button.click, *triggers):
             trigger(run, [*fields, *also], [*shown, self.id], trigger_mode=mode, **QUIET)
-        self.stop.click(press, [self.id], None, **QUIET)
+        self.stop.click(self._press, [self.id], None, **QUIET)
         page.load(pick_up, [self.id], [*shown, *fields], **QUIET)
+
+    def _press(self, id: str) -> None:
+        if (job := self._queue.find(id)) is not None:
+            job.stop()
+
+    def _without_removed(self, id: str) -> tuple[Any, ...]:
+        """What is left of a job's cards, and its id."""
+        job = self._queue.find(id)
+        if job is None or job.images is None:
+            return gr.skip(), gr.skip()
+        if job.images.images:
+            return self._draw(job), gr.skip()
+        job.stop()
+        return self._empty, ""
 
     async def _updates(self, job: QueuedJob) -> AsyncIterator[str]:
         """What a job shows, again with every change, until it is over.
