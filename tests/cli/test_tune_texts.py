@@ -19,6 +19,7 @@ from tests.colour_model import colour_model
 from torch import Tensor
 
 from captune.captioning.training import frozen, setup
+from captune.captioning.training.step import SelfCritical
 from captune.cli import main
 from captune.models.encoders import ImageTextModel
 from captune.runs import read_run
@@ -115,22 +116,41 @@ def test_other_captions_are_another_training(
         extra.write_text(text)
         assert main([*short, "--extra-text", str(extra), "--out", str(tmp_path / "new")]) == 2
         assert said in capsys.readouterr().err
-    assert main([*short, "--extra-text", str(extra), "--objective", "cider"]) == 2
-    assert "--extra-text is for --objective captions" in capsys.readouterr().err
+    reward = ("--objective", "cider", "--reward-model", "lite")
+    assert main([*short, "--extra-text", str(extra), *reward]) == 2
+    assert "--extra-text does not go with" in capsys.readouterr().err
+
+
+@pytest.fixture
+def learnt(monkeypatch: pytest.MonkeyPatch) -> list[setup.TrainingData]:
+    """What each tune learns from."""
+    kind, made = setup.TrainingData, list[setup.TrainingData]()
+
+    def remember(*parts: Any) -> setup.TrainingData:
+        made.append(kind(*parts))
+        return made[-1]
+
+    monkeypatch.setattr(setup, "TrainingData", remember)
+    return made
+
+
+def test_captions_alone_reward(
+    job: tuple[list[str], Path], learnt: list[setup.TrainingData], tmp_path: Path
+) -> None:
+    command, extra = job
+    short = [*command, "--epochs", "1", "--extra-text", str(extra)]
+    assert main(short) == 0
+    reward = ("--objective", "cider", "--samples", "2", "--start", str(tmp_path / "run"))
+    assert main([*short, *reward, "--out", str(tmp_path / "rewarded")]) == 0
+    assert [len(data.keys) for data in learnt] == [60, 60]
+    assert isinstance(learnt[1].objective, SelfCritical)
 
 
 @pytest.mark.parametrize(("labels", "rows"), [("w20,w0", 2), ("w30,w0", 1)])
 def test_captions_alone_have_the_tags_that_they_name(
-    labels: str, rows: int, job: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch
+    labels: str, rows: int, job: tuple[list[str], Path], learnt: list[setup.TrainingData]
 ) -> None:
     command, extra = job
-    kind, learnt = setup.TrainingData, list[setup.TrainingData]()
-
-    def remember(*parts: Any) -> setup.TrainingData:
-        learnt.append(kind(*parts))
-        return learnt[-1]
-
-    monkeypatch.setattr(setup, "TrainingData", remember)
     tags = ("--prompt", "tags", "--tags", labels, "--epochs", "1")
     assert main([*command, "--extra-text", str(extra), *tags]) == 0
     (data,) = learnt

@@ -272,8 +272,8 @@ class TuneOptions(DatasetOptions):
         if self.start is None and (self.train or self.prompt not in PROMPTS):
             asked = "train projector" if self.train else f"prompt {printable(self.prompt)}"
             raise UserError(f"--{asked} is for --start of a captioner of transformers")
-        if self.extra_text is not None and (self.objective != "captions" or self.sizes):
-            raise UserError("--extra-text is for --objective captions, and not for --curve")
+        if self.extra_text is not None and (self.reward_model or self.sizes):
+            raise UserError("--extra-text does not go with --curve, nor with --reward-model")
         if self.similar_captions and self.sizes:
             raise UserError("--prompt captions reads captions of all images; leave out --curve")
         if self.stop_when_worse and self.select == "loss":

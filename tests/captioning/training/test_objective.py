@@ -1,6 +1,5 @@
 """The reward of self-critical training, its gradient, and that it teaches."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
 
-from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import IGNORED, CaptionModel, batch, build_model
 from captune.captioning.training import step
 from captune.captioning.training.step import (
@@ -39,8 +37,7 @@ def cider_data(
     data = toy_data(images)
     decoder = tiny_decoder("gpt2")
     texts = [decoder.decode(own) for own in data.rows]
-    captioned = CaptionDataset([], [], list(data.keys), texts, Path(), "")
-    objective = SelfCritical(captioned, data.rows, samples=samples, max_tokens=10, **more)
+    objective = SelfCritical(texts, data.rows, samples=samples, max_tokens=10, **more)
     return TrainingData(data.keys, data.rows, data.grids, objective), texts
 
 

@@ -133,12 +133,14 @@ def prepare_training(
     second = None
     if frozen.mirrored is not None:
         second = MirroredViews(mirrorable(train_set), frozen.mirrored)
-    objective = made.objective(train_set, tokens.rows)
-    keys, grids, learnt = train_set.keys, frozen.grids, tokens.rows
+    grids = frozen.grids
+    keys, captions, learnt = [*train_set.keys], [*train_set.captions], [*tokens.rows]
     if extra is not None:
         grids = made.text_grids(train_set, extra)
-        keys = [*keys, *extra.keys]
-        learnt = [*learnt, *tokenise(extra, frozen.decoder, options.max_tokens).rows]
+        keys += extra.keys
+        captions += extra.captions
+        learnt += tokenise(extra, frozen.decoder, options.max_tokens).rows
+    objective = made.objective(train_set, captions, learnt)
     return TrainingSetup(
         options=options,
         train=train_set,
@@ -173,7 +175,10 @@ class _Preparation:
         means, weights_id = self.means(train_set), self.frozen.identity.weights_id
         return Datastore.made(means, train_set.captions, weights_id)
 
-    def objective(self, train_set: CaptionDataset, rows: Sequence[Any]) -> Objective:
+    def objective(
+        self, train_set: CaptionDataset, captions: Sequence[Sequence[str]], rows: Sequence[Any]
+    ) -> Objective:
+        """captions, rows: of the training images, and behind them of captions without images."""
         options, match = self.options, None
         if options.objective != "cider":
             return CrossEntropy(options.label_smoothing)
@@ -182,7 +187,7 @@ class _Preparation:
             vectors, _ = self.seen_by(model, train_set)
             match = MatchReward(model, vectors, options.reward_share)
         return SelfCritical(
-            train_set,
+            captions,
             rows,
             samples=options.samples,
             max_tokens=options.max_tokens,

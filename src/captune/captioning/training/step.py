@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, Trainable, batch, pad_tags, token_losses
 from captune.captioning.rerank import cosines_of
 from captune.captioning.training.batches import (
@@ -163,7 +162,7 @@ class SelfCritical:
 
     def __init__(
         self,
-        data: CaptionDataset,
+        captions: Sequence[Sequence[str]],
         rows: Sequence[Any],
         *,
         samples: int,
@@ -171,8 +170,8 @@ class SelfCritical:
         kl: float = 0.0,
         match: MatchReward | None = None,
     ) -> None:
-        """rows: as TrainingData's, which names images by their places."""
-        references = {str(place): own for place, own in enumerate(data.captions) if rows[place]}
+        """captions, rows: of each image, as TrainingData's, which names images by their places."""
+        references = {str(place): list(own) for place, own in enumerate(captions) if rows[place]}
         table = DocumentFrequency.counted(
             Corpus(dict.fromkeys(references, ""), references, "ptb and an end mark", _with_end)
         )
