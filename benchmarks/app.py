@@ -90,12 +90,15 @@ class Client:
         assert found is not None, said
         return found[1]
 
+    def event_of(self, element: str, event: str) -> int:
+        """Its number."""
+        target = [self._ids[element], event]
+        return int(next(one["id"] for one in self._events if target in map(list, one["targets"])))
+
     def ask(self, element: str, event: str, data: Sequence[Any]) -> Iterator[str]:
         """The messages that an event of an element brings, as JSON."""
-        target = [self._ids[element], event]
-        number = next(one["id"] for one in self._events if target in map(list, one["targets"]))
-        asked = {"data": data, "fn_index": number, "session_hash": self._session}
-        asked |= {"event_data": None, "trigger_id": target[0]}
+        asked = {"data": data, "fn_index": self.event_of(element, event)}
+        asked |= {"session_hash": self._session, "trigger_id": self._ids[element]}
         event_id = self.http.post("gradio_api/queue/join", json=asked).raise_for_status().json()
         where = {"session_hash": self._session}
         with self.http.stream("GET", "gradio_api/queue/data", params=where) as stream:

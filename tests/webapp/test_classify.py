@@ -43,7 +43,10 @@ def opened_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runn
 def page(opened_once: tuple[Running, Any]) -> tuple[Running, Any]:
     """An app, and a browser that has kept nothing of it."""
     app, driver = opened_once
-    driver.execute_script("localStorage.clear()")
+    # an answer that is on its way would write it again in a page that is open
+    driver.get("about:blank")
+    of = {"origin": app.url.rstrip("/"), "storageTypes": "local_storage"}
+    driver.execute_cdp_cmd("Storage.clearDataForOrigin", of)
     load(driver, app)
     wrong(driver)
     requests(driver)
@@ -142,3 +145,23 @@ def test_forgotten_images_are_gone_from_the_disk(page: tuple[Running, Any], tmp_
     driver.find_element("xpath", "//button[contains(., 'Forget my images')]").click()
     when(driver, "!document.querySelector('#strip-classify img')")
     assert set((app.folder / "images").rglob("*.png")) == before
+
+
+def test_images_that_are_removed_quickly_one_after_the_other_are_all_gone(
+    page: tuple[Running, Any], tmp_path: Path
+) -> None:
+    _, driver = page
+    colours = [(220, 20, 30), (20, 10, 210), (10, 200, 20), (250, 250, 10), (5, 5, 5)]
+    drop(driver, "classify", *(colour_image(tmp_path / f"{c[0]}.png", c) for c in colours))
+    when(driver, f"{CARDS} === 5")
+    # all before the first is answered, and one of them twice
+    driver.execute_script(
+        "const all = [...document.querySelectorAll('#strip-classify [data-remove]')];"
+        "for (const one of [all[0], all[2], all[2], all[3], all[4]]) one.click()"
+    )
+    when(driver, "document.querySelectorAll('#strip-classify li').length === 1")
+    when(driver, f"{CARDS} === 1")
+    shown = "document.querySelector('#strip-classify .remove').dataset.remove"
+    assert driver.execute_script(f"return {shown}") == "20.png"
+    assert text_of(driver, "#strip-classify").strip().startswith("1 image,")
+    assert wrong(driver) == []

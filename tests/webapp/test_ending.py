@@ -12,7 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.webapp.asking import cookie_of
 from tests.webapp.conftest import Start
+
+from captune.options.pages import AppOptions
+from captune.webapp.server import running
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are others here")
 
@@ -86,6 +90,31 @@ def test_streams_that_are_open_hold_nothing_up(start: Start, tmp_path: Path) -> 
     assert app.exitcode == 0
     assert is_gone(Path(found["folder"]))
     assert (tmp_path / "stderr").read_text().strip() == ""
+
+
+def test_the_stream_of_an_open_page_ends_as_if_nothing_were_left(tmp_path: Path) -> None:
+    """Of one that breaks off, the page warns that its connection is lost."""
+    said: list[str] = []
+    with running(AppOptions(runs=tmp_path / "runs")) as app:
+        http = httpx.Client(base_url=app.url, trust_env=False, timeout=20)
+        http.headers["cookie"] = cookie_of(app)
+        number = next(one for one, fn in app.page.fns.items() if not fn.inputs)
+        event = {"data": [], "fn_index": number, "session_hash": "s"}
+        http.post("gradio_api/queue/join", json=event).raise_for_status()
+
+        def listen() -> None:
+            with http.stream("GET", "gradio_api/queue/data", params={"session_hash": "s"}) as lines:
+                said.extend(filter(None, lines.iter_lines()))
+
+        page = threading.Thread(target=listen, daemon=True)
+        page.start()
+        end = time.monotonic() + 20
+        while not any("process_completed" in line for line in said) and time.monotonic() < end:
+            time.sleep(0.02)
+    page.join(20)
+    assert not page.is_alive()
+    assert "close_stream" in said[-1]
+    assert not any("error" in line.partition('"output"')[0] for line in said)
 
 
 def test_a_tune_is_asked_for_its_checkpoint_and_ended_in_time(start: Start, tmp_path: Path) -> None:

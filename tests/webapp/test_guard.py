@@ -33,7 +33,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def event(app: Running, **changed: Any) -> bytes:
     """One that the page could send."""
-    number = next(iter(app.page.fns))
+    number = next(one for one, fn in app.page.fns.items() if not fn.inputs)
     data = {"data": [], "fn_index": number, "session_hash": "s", "trigger_id": None}
     return json.dumps(data | changed).encode()
 
@@ -292,12 +292,18 @@ def test_what_another_site_would_be_fetched_from_is_never_asked(
                 for method in ("GET", "HEAD"):
                     found = ask(app, method, f"/gradio_api/{path}{target}")
                     assert found.status == 403, (method, path, form)
-        # an event's file may be named by an address in any field
-        number = next(one for one, fn in app.page.fns.items() if fn.inputs)
+        # an event's file may be named by an address, where there is to be one and in any field
         inside = {"path": url, "meta": {"_type": "gradio.FileData"}, "url": url}
-        for data in ([inside], [[[inside]]], [{"a": {"b": inside}}]):
-            found = ask(app, "POST", JOIN, event(app, fn_index=number, data=data), **JSON)
-            assert (found.status, "was not uploaded" in found.text) == (400, True)
+        for number, fn in app.page.fns.items():
+            for one in (inside, [inside], [[[inside]]], {"a": {"b": inside}}):
+                data = [one] * len(fn.inputs)
+                told = {"data": data, "event_data": inside}
+                found = ask(app, "POST", JOIN, event(app, fn_index=number, **told), **JSON)
+                assert (found.status if fn.inputs else 400) == 400, fn
+        drop = next(one for one, fn in app.page.fns.items() if fn.targets[0][1] == "upload")
+        body = event(app, fn_index=drop, data=[[inside], ""])
+        found = ask(app, "POST", JOIN, body, **JSON)
+        assert (found.status, "was not uploaded" in found.text) == (400, True)
     finally:
         server.shutdown()
         server.server_close()

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from benchmarks.app import Client, memory_mb
 from tests.webapp.app_page import colour_image
@@ -102,23 +103,55 @@ def test_an_event_that_no_page_sends_is_refused(app: Running, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("button", "data"),
+    ("button", "event", "values"),
     [
-        *(("caption", ["lite", wrong, "auto", ""]) for wrong in ("x", None, [5], {"a": 5})),
-        *(("caption", wrong) for wrong in ([{"a": 1}, 5, "auto", ""], ["lite", 5, [], ""], [])),
-        ("classify", ["a, b", "", "lite", False, False, {"a": 1}]),
-        ("drop-classify", ["x", ""]),
+        *(("caption", "click", ["lite", wrong, "auto", ""]) for wrong in ("x", None, [5], True)),
+        *(("caption", "click", w) for w in ([{"a": 1}, 5, "auto", ""], ["lite", 5, [], ""], [])),
+        ("classify", "click", ["a, b", "", "lite", False, False, {"a": 1}]),
+        ("drop-classify", "upload", ["x", ""]),
+        ("drop-classify", "upload", [[{"path": "x"}], ""]),
+        ("strip-classify", "click", [""]),
+        *(("strip-caption", "click", {"name": wrong}) for wrong in (None, 5, ["x"], {"a": 1})),
+        ("strip-caption", "click", "x"),
     ],
     ids=str,
 )
 def test_what_no_field_holds_is_answered_in_a_sentence(
-    app: Running, capfd: pytest.CaptureFixture[str], button: str, data: list[Any]
+    app: Running, capfd: pytest.CaptureFixture[str], button: str, event: str, values: Any
+) -> None:
+    client = Client(app.address, 1)
+    number = client.event_of(button, event)
+    sent = {"data": values} if isinstance(values, list) else {"data": [""], "event_data": values}
+    capfd.readouterr()
+    answer = client.http.post(JOIN, json=sent | {"fn_index": number, "session_hash": "s"})
+    assert (answer.status_code, answer.text.count("\n")) == (400, 1)
+    assert answer.text.startswith("captune app: this is not a request of the page: ")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_choice_that_a_list_no_longer_offers_leaves_no_traceback(
+    app: Running, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client = Client(app.address, 1)
     capfd.readouterr()
-    with pytest.raises(AssertionError, match=r"a field holds what it cannot hold|list of choices"):
-        list(client.ask(button, "upload" if button.startswith("drop") else "click", data))
+    with pytest.raises(AssertionError, match="not in the list of choices"):
+        list(client.ask("caption", "click", ["lite", 5, "none of them", ""]))
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_mistake_of_the_app_itself_is_a_traceback(
+    app: Running, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(app.address, 1)
+
+    def broken(*_: Any) -> None:
+        raise TypeError("of our own")
+
+    monkeypatch.setattr(gr.Slider, "preprocess", broken)
+    capfd.readouterr()
+    with pytest.raises(AssertionError):
+        list(client.ask("caption", "click", ["lite", 5, "auto", ""]))
+    assert "TypeError: of our own" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ let the browser itself refuse what would be loaded from another host.
 The framework has five times as many routes. One of them fetches any address that is asked for and
 hands it out as the app's own; others run programs, describe every function, or keep states. A test
 lists them all, so that a newer framework is looked at before it is used. An event of the page is
-checked and rebuilt before the framework sees it, which would fetch a file that an event names by an
-address, whichever field it stands in.
+checked and rebuilt, with values that its fields can hold, before the framework sees it, which would
+fetch a file that any field names by an address.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -55,10 +55,10 @@ JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
 MOST_EVENT_BYTES = 1_000_000
 SLOWEST_S = 15  # for the body of an event, and between two pieces of an upload
 
-_DEEPEST = 24
 _FILE = r"[\w-][\w.-]{0,127}"
 _JSON = ("application/json",)
 _STREAM = ("text/event-stream",)
+_NAMED = msgspec.defstruct("Named", [("name", str)])  # what a click on the strip sends
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _REFUSALS = (*_JSON, "text/plain")
 _REST_S = 5  # for the rest of a request that is answered already
@@ -125,49 +125,50 @@ def route_of(method: str, path: str) -> Route | None:
     return None
 
 
+class UploadedFile(msgspec.Struct):
+    """What the page sends of a file that it uploaded."""
+
+    path: str
+    meta: dict[Literal["_type"], Literal["gradio.FileData"]]
+    orig_name: str | None = None
+
+
 class _Event(msgspec.Struct):
     """What the framework is given of an event."""
 
-    data: list[Any]
+    data: Any
     fn_index: int
     session_hash: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
     event_data: Any = None
     trigger_id: int | None = None
 
 
-def checked_event(body: bytes, numbers: Collection[int], uploads: Path) -> bytes:
-    """The event in it, with the page's own keys alone.
+class EventType(NamedTuple):
+    """The type of the tuple of an event's values, and whether what came beside them is read."""
 
-    numbers: of the events that the page has. uploads: where files have to lie that it names.
+    values: Any
+    is_read: bool
+
+
+def checked_event(body: bytes, events: Mapping[int, EventType], uploads: Path) -> bytes:
+    """The event in it, with the page's own keys alone and values that its fields can hold.
+
+    events: those that the page has, by number. uploads: where files have to lie that it names.
     Raises ValueError with a phrase for what the page does not send.
     """
     try:
         event = msgspec.json.decode(body, type=_Event)
     except RecursionError:
         raise ValueError("the data are nested too deep") from None
-    if event.fn_index not in numbers:
+    if (kind := events.get(event.fn_index)) is None:
         raise ValueError("the page has no such event")
-    _check_files([event.data, event.event_data], uploads)
+    event.data = msgspec.convert(event.data, kind.values)
+    event.event_data = msgspec.convert(event.event_data, _NAMED) if kind.is_read else None
+    listed = [one for value in event.data if isinstance(value, list) for one in value]
+    files = [Path(one.path) for one in listed if isinstance(one, UploadedFile)]
+    if any(".." in file.parts or uploads not in file.parents for file in files):
+        raise ValueError("it names a file that was not uploaded")
     return msgspec.json.encode(event)
-
-
-def _check_files(value: Any, uploads: Path) -> None:
-    """Raises ValueError for a file elsewhere, and for what lies too deep to look at."""
-    left = [(value, 0)]
-    while left:
-        one, depth = left.pop()
-        if depth > _DEEPEST:
-            raise ValueError("the data are nested too deep")
-        if isinstance(one, dict):
-            if "path" in one and not _lies_below(one["path"], uploads):
-                raise ValueError("it names a file that was not uploaded")
-            left += [(item, depth + 1) for item in one.values()]
-        elif isinstance(one, list):
-            left += [(item, depth + 1) for item in one]
-
-
-def _lies_below(path: Any, folder: Path) -> bool:
-    return isinstance(path, str) and ".." not in Path(path).parts and folder in Path(path).parents
 
 
 class Entry:
@@ -222,14 +223,14 @@ class Guard:
     """ASGI application around another. To be the outermost: the framework adds headers of its own.
 
     names: the hosts that a request may be for. port: the app's own; None behind a proxy, whose port
-    nobody here knows. events: numbers of those that the page has. uploads: where their files lie.
+    nobody here knows. events: those that the page has, by number. uploads: where their files lie.
     """
 
     app: Any
     entry: Entry
     names: Collection[str]
     port: int | None
-    events: Collection[int]
+    events: Mapping[int, EventType]
     uploads: Path
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -42,6 +42,7 @@ _SESSIONS = 1000  # pages whose state the server remembers
 _MOST_EVENTS = 512  # that wait for their turn
 _JOBS_S, _SERVER_S = 2.5, 1.0  # what they get to end; together within the watchdog's patience
 _QUIET_S = 5  # without an event, before the stream of a page ends
+_LAST_ANSWERS_S = 0.5  # of jobs, when the app ends
 _SETTLED_S = 1  # a page has heard of the end of its stream by then
 _NO_EVENT = "captune"  # is no event's id
 
@@ -95,14 +96,13 @@ def running(
         context = AppContext(options, folder)
         port = place.getsockname()[1]
         entry = Entry(port)
-        page, app = _application(context, entry, port)
+        page, app, streams = _application(context, entry, port)
         server, thread = _started(app, place)
         try:
             yield Running(_url(options, port), folder, page, context, entry)
         finally:
             context.queue.stop(0.8 * _JOBS_S)
-            # streams end when they see it
-            page._queue.close()
+            streams.end()
             page.is_running = False
             # it would say of every open page that it is left
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -131,17 +131,18 @@ def _prepared(uploads: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any]:
+def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Guard, LastingStreams]:
+    """The framework's page, the whole as ASGI, and the streams of open pages."""
     import gradio as gr
 
-    from captune.webapp.tabs import build_app, theme
+    from captune.webapp.tabs import build_app, event_types, theme
     from captune.webapp.views import asset
 
     options = context.options
     page = build_app(context)
     page.queue(max_size=_MOST_EVENTS, api_open=False)
-    LastingStreams(page._queue)
-    _refuse_values(page)
+    streams = LastingStreams(page._queue)
+    _refuse_without_traceback(page)
     page.state_session_capacity = _SESSIONS
     # before that, the framework takes any file that an event names
     page.has_launched = True
@@ -169,43 +170,31 @@ def _application(context: AppContext, entry: Entry, port: int) -> tuple[Any, Any
         css=asset("app.css"),
         head=f"<script>{asset('app.js')}</script>",
     )
-    return page, Guard(
+    guard = Guard(
         _ending_streams(app),
         entry,
         names=options.names,
         port=port if options.is_private else None,
-        events=frozenset(page.fns),
+        events=event_types(page),
         uploads=context.arrivals.folder,
     )
+    return page, guard, streams
 
 
-def _refuse_values(page: Any) -> None:
-    """Answer values that no field of the page sends in one sentence, without a traceback."""
-    import gradio as gr
-    from gradio.exceptions import ComponentProcessingError
+def _refuse_without_traceback(page: Any) -> None:
+    """The framework's own refusals, as of a choice that a list no longer offers, are the user's."""
+    from gradio.exceptions import Error
 
     preprocess = page.preprocess_data
-    # the framework checks the others itself
-    of_text = (gr.Textbox, gr.BrowserState, gr.Dropdown)
 
-    async def checked(fn: Any, *event: Any, **more: Any) -> Any:
+    async def refusing(*event: Any, **more: Any) -> Any:
         try:
-            values = await preprocess(fn, *event, **more)
-            for block, value in zip(fn.inputs, values, strict=True):
-                kind = list if getattr(block, "multiselect", False) else str
-                if isinstance(block, of_text) and not isinstance(value, kind | None):
-                    raise TypeError
-        except gr.Error as error:
+            return await preprocess(*event, **more)
+        except Error as error:
             error.print_exception = False
             raise
-        except (TypeError, ValueError, ComponentProcessingError):
-            raise gr.Error(
-                "this is not a request of the page: a field holds what it cannot hold",
-                print_exception=False,
-            ) from None
-        return values
 
-    page.preprocess_data = checked
+    page.preprocess_data = refusing
 
 
 def _ending_streams(app: Any) -> Any:
@@ -241,10 +230,12 @@ class LastingStreams:
         self._used: dict[str, float] = {}  # by session
         self._ends: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         queue.push = self.push
 
     async def push(self, body: Any, request: Any, username: str | None) -> Any:
         """As the framework's."""
+        self._loop = asyncio.get_running_loop()
         session = body.session_hash
         while session in self._ending:
             await asyncio.sleep(0.05)
@@ -254,9 +245,20 @@ class LastingStreams:
             self._ends[session] = asyncio.create_task(self._end(session))
         return await self._push(body=body, request=request, username=username)
 
-    async def _end(self, session: str) -> None:
-        from gradio.server_messages import ProcessCompletedMessage
+    def end(self) -> None:
+        """Let all streams end, soon, from another thread; of one that breaks off, a page warns."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._end_all(), self._loop)
 
+    async def _end_all(self) -> None:
+        # what came of jobs that were stopped is on its way
+        end = time.monotonic() + _LAST_ANSWERS_S
+        while self._queue.event_ids_to_events and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        for session in self._used:
+            self._close(session)
+
+    async def _end(self, session: str) -> None:
         ids = self._queue.pending_event_ids_session[session]
         while time.monotonic() - self._used[session] < _QUIET_S:
             await asyncio.sleep(_QUIET_S / 10)
@@ -264,12 +266,19 @@ class LastingStreams:
             if any(id in self._queue.event_ids_to_events for id in ids):
                 self._used[session] = time.monotonic()
         self._ending.add(session)
-        over = ProcessCompletedMessage(output={}, success=True, event_id=_NO_EVENT)
-        if (messages := self._queue.pending_messages_per_session.get(session)) is not None:
-            messages.put_nowait(over)
+        self._close(session)
         await asyncio.sleep(_SETTLED_S)
         self._ending.remove(session)
         del self._used[session], self._ends[session]
+
+    def _close(self, session: str) -> None:
+        """Let the framework end the stream of a page, as after its last event."""
+        from gradio.server_messages import ProcessCompletedMessage
+
+        self._queue.pending_event_ids_session[session] = {_NO_EVENT}
+        over = ProcessCompletedMessage(output={}, success=True, event_id=_NO_EVENT)
+        if (messages := self._queue.pending_messages_per_session.get(session)) is not None:
+            messages.put_nowait(over)
 
 
 def serve(options: AppOptions, on_start: Callable[[Running], None]) -> None:

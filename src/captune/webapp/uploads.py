@@ -161,10 +161,12 @@ class Uploads:
                 self.clear(next(iter(self._sets)))
         return found
 
-    def remove(self, id: str | None, name: str) -> ImageFolder:
-        """Forget one image of a set. Raises UserError where there is none of that name."""
+    def remove(self, id: str | None, name: str) -> ImageFolder | None:
+        """Forget one image of a set; it may be gone already, by a second click or another page."""
         with self._lock:
-            found = self.images_of(id)
+            found = self.find(id)
+            if found is None or name not in found.names:
+                return found
             image = found.image(name)
             found.size_bytes -= image.path.stat().st_size
             image.path.unlink()

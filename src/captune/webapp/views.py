@@ -39,12 +39,16 @@ QUIET: dict[str, Any] = {
     "api_visibility": "private",
     "concurrency_limit": None,
 }
+# several clicks that follow each other quickly: none is lost, and the last one's answer is the last
+_EACH = QUIET | {"trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "each"}
 _FIRST_S, _LONGEST_S = 0.03, 0.4
 _PATIENCE_S = 0.5
 _REMOVES = (
     "element.addEventListener('click', ({ target }) => {"
     " const button = target.closest('[data-remove]');"
-    " if (button) trigger('click', { name: button.dataset.remove }) })"
+    " if (!button) return;"
+    " button.disabled = true;"
+    " trigger('click', { name: button.dataset.remove }) })"
 )
 
 
@@ -209,7 +213,8 @@ class JobPanel:
                 first = filled
 
         for event in removed:
-            event(self._without_removed, [self.id], [self.result, self.id], **QUIET)
+            shown = [self.result, self.id]
+            event(self._without_removed, [self.id], shown, trigger_mode="always_last", **QUIET)
         shown = [self.result, self.stop]
         for trigger in (self.button.click, *triggers):
             trigger(run, [*fields, *also], [*shown, self.id], trigger_mode=mode, **QUIET)
@@ -334,15 +339,15 @@ class SharedImages:
             ]
             removed += [
                 panel.clear.click(self._clear, [self.id], shown, **QUIET),
-                panel.strip.click(self._remove, [self.id], shown, **QUIET),
+                panel.strip.click(self._remove, [self.id], shown, **_EACH),
             ]
         self.added = [one.success for one in added]
         self.removed = [one.success for one in removed]
         page.load(lambda now: self._shown(context.uploads.find(now)), [self.id], shown, **QUIET)
 
-    def _shown(self, found: ImageFolder | None, sentence: str = "") -> list[Any]:
+    def _shown(self, found: ImageFolder | None) -> list[Any]:
         names = found.names if found is not None else []
-        strip = refusal(sentence) if sentence else _strip(found)
+        strip = _strip(found)
         chosen = gr.update(choices=choices(names), value=names[0] if names else None)
         tabs = len(self.panels)
         return [found.id if found is not None else "", chosen, *[strip] * tabs, *[None] * tabs]
@@ -365,10 +370,7 @@ class SharedImages:
             return self._shown(uploads.add(now, files))
 
     def _remove(self, now: str, clicked: gr.EventData) -> list[Any]:
-        try:
-            return self._shown(self._context.uploads.remove(now, clicked.name))
-        except UserError as error:
-            return self._shown(self._context.uploads.find(now), str(error))
+        return self._shown(self._context.uploads.remove(now, clicked.name))
 
     def _clear(self, now: str) -> list[Any]:
         self._context.uploads.clear(now)

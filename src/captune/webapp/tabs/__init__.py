@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import GenericAlias
 from typing import Any
 
 import gradio as gr
 
 import captune
+from captune.webapp.guard import EventType, UploadedFile
 from captune.webapp.site import AppContext
 from captune.webapp.tabs.images import caption_tab, classify_tab, explain_tab
 from captune.webapp.tabs.runs import compare_tab, report_tab, tune_tab
@@ -39,6 +41,35 @@ def build_app(context: AppContext) -> Any:
         for panel in panels:
             panel.id.render()
     return page
+
+
+def event_types(page: Any) -> dict[int, EventType]:
+    """What each event of the page holds, by number: values that its fields can have."""
+    return {
+        number: EventType(
+            GenericAlias(tuple, tuple(map(_value_type, fn.inputs))), fn.collects_event_data
+        )
+        for number, fn in page.fns.items()
+    }
+
+
+def _value_type(field: Any) -> Any:
+    match field:
+        case gr.Dropdown(multiselect=True):
+            return list[str] | None
+        case gr.CheckboxGroup():
+            return list[str]
+        case gr.Textbox() | gr.BrowserState() | gr.Dropdown():
+            return str | None
+        case gr.Checkbox():
+            return bool
+        case gr.Slider():
+            return int | float
+        case gr.Number():
+            return int | float | None
+        case gr.File():
+            return list[UploadedFile] | None
+    raise TypeError(f"no event of the page may have a field of {type(field).__name__}")
 
 
 def theme() -> Any:

@@ -30,7 +30,10 @@
     if (!button) return;
     const place = button.closest("[id^=strip-]");
     const all = [...place.querySelectorAll("[data-remove]")];
-    removed = { place, number: all.indexOf(button), left: all.length - 1 };
+    // it is disabled already, as those are whose removal is on its way
+    const left = all.filter((one) => !one.disabled);
+    const before = left.filter((one) => all.indexOf(one) < all.indexOf(button));
+    removed = { place, number: before.length, left: left.length };
   });
   const refocus = () => {
     const all = removed.place.querySelectorAll("[data-remove]");
