@@ -247,7 +247,7 @@ def written_by(
     """(captions, when they were begun), of the right images and of another image each."""
     loaded = Captioner.from_pretrained(folder, rerank=arguments.rerank)
     captioner, recipe = loaded.model, loaded.recipe
-    tagger = loaded.tagger(Encoding(cache))
+    tagger = loaded.tagger(cache)
     tags: dict[str, list[int]] | None = None
     if tagger is not None:
         tags = {}

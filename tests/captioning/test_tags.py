@@ -13,10 +13,12 @@ from tests.captioning.words_job import LABELS, telling_model
 from tests.colour_model import colour_model
 
 from captune.captioning.captioner import Captioner
-from captune.captioning.checkpoint import TagSettings, recipe_of
+from captune.captioning.checkpoint import ImageIdentity, TagSettings, recipe_of
 from captune.captioning.datastore import Datastore
 from captune.captioning.decoder_parts import narrowed
+from captune.captioning.generate import grid_batches
 from captune.captioning.model import IGNORED, CaptionModel, build_model
+from captune.captioning.rerank import pooled
 from captune.captioning.tags import (
     SimilarCaptions,
     Tagger,
@@ -30,7 +32,9 @@ from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, find_images
 from captune.models.encoders import ImageTextModel
+from captune.models.load import load_image_text_model
 from captune.options.tuning import TuneOptions
+from captune.zeroshot.classifier import ZeroShotClassifier
 from captune.zeroshot.labels import read_labels
 
 ID = {word: place for place, word in enumerate(WORDS)}
@@ -49,7 +53,16 @@ def asked(top: int = 2, labels: Any = LABELS, least: float = 0.0) -> TagSettings
 
 def tagger(known: TagSettings, places: int = 8, cache: Any = None, **more: Any) -> Tagger:
     model, decoder = more.get("model") or colour_model(), more.get("decoder")
-    return Tagger(known, model, decoder or tiny_decoder("gpt2"), places, Encoding(cache, 4, 1))
+    decoder = decoder or tiny_decoder("gpt2")
+    return Tagger(known, model, decoder, places, more.get("encoder") or IDENTITY, GRID, cache)
+
+
+def names_of(tagger: Tagger, images: list[ImageFile]) -> list[list[str]]:
+    return tagger.names_of(images, torch.zeros(len(images), GRID.channels))
+
+
+def rows_of(tagger: Tagger, images: list[ImageFile]) -> list[list[int]]:
+    return tagger.rows(names_of(tagger, images))
 
 
 def model_of(*, reads_tags: bool) -> CaptionModel:
@@ -70,8 +83,7 @@ def captioner_of(tags: TagSettings | None, tags_model: ImageTextModel | None) ->
 
 
 def test_the_likeliest_labels_are_told_first(images: list[ImageFile]) -> None:
-    rows = tagger(asked(top=1)).rows_of(images)
-    assert [rows[image.path] for image in images] == [
+    assert rows_of(tagger(asked(top=1)), images) == [
         [ID["w60"]], [ID["w60"]], [ID["w61"]], [ID["w61"]], [ID["w62"]], [ID["w62"]],
     ]  # fmt: skip
     # names are told as a list is written
@@ -83,14 +95,20 @@ def test_the_likeliest_labels_are_told_first(images: list[ImageFile]) -> None:
         return {"input_ids": [[] for _ in texts]}
 
     spy = dataclasses.replace(decoder, tokenizer=remember)
-    tagger(asked(top=3, labels="red,blue,green"), decoder=spy).rows_of(images[:1])
+    rows_of(tagger(asked(top=3, labels="red,blue,green"), decoder=spy), images[:1])
     assert told == ["red, green, blue"] or told == ["red, blue, green"]
 
 
 def test_only_labels_that_are_likely_enough_are_tags(images: list[ImageFile]) -> None:
-    assert {len(own) for own in tagger(asked(top=3)).names_of(images).values()} == {3}
-    likely = tagger(asked(top=3, least=0.5)).names_of(images)
-    assert list(likely.values()) == [["w60"], ["w60"], ["w61"], ["w61"], ["w62"], ["w62"]]
+    assert {len(own) for own in names_of(tagger(asked(top=3)), images)} == {3}
+    assert names_of(tagger(asked(top=3, least=0.5)), images) == [
+        ["w60"],
+        ["w60"],
+        ["w61"],
+        ["w61"],
+        ["w62"],
+        ["w62"],
+    ]
 
 
 def test_captions_name_labels() -> None:
@@ -102,11 +120,10 @@ def test_captions_name_labels() -> None:
 def test_what_is_more_than_the_bridge_has_places_for_is_cut(images: list[ImageFile]) -> None:
     long = TagSettings(("a b c red", "d"), None, 2, 0.0, identity_of(colour_model()))
     two = tagger(long, places=3)
-    rows = two.rows_of(images)
-    assert {len(row) for row in rows.values()} == {3}
+    assert {len(row) for row in rows_of(two, images)} == {3}
     assert two.cut == len(images)
     whole = tagger(long)
-    assert {len(row) for row in whole.rows_of(images).values()} == {5}
+    assert {len(row) for row in rows_of(whole, images)} == {5}
     assert whole.cut == 0
 
 
@@ -116,9 +133,8 @@ def test_images_are_seen_once_and_bad_ones_have_no_words(
     images[1].path.write_bytes(b"no image")
     for model in (colour_model(), colour_model()):
         with FeatureCache(tmp_path / "features") as cache:
-            rows = tagger(asked(), cache=cache, model=model).rows_of(images)
-        assert images[1].path not in rows
-        assert len(rows) == 5
+            rows = rows_of(tagger(asked(), cache=cache, model=model), images)
+        assert [len(row) for row in rows] == [2, 0, 2, 2, 2, 2]
     assert model.image.module.images == 0  # type: ignore[attr-defined]
     assert model.text.module.texts == 0  # type: ignore[union-attr]
 
@@ -130,10 +146,10 @@ def test_a_narrow_vocabulary_keeps_what_can_be_told(
     labels, decoder = read_labels(names), tiny_decoder("gpt2")
     tokens = {id for row in decoder.encode(texts_of_labels(labels)) for id in row}
     known = TagSettings(labels.names, None, 2, 0.0, identity_of(colour_model()))
-    whole = tagger(known, decoder=decoder).rows_of(images)
+    whole = rows_of(tagger(known, decoder=decoder), images)
     few = narrowed(tiny_decoder("gpt2"), tokens)
-    narrow = tagger(known, decoder=few).rows_of(images)
-    assert {path: [few.tokens[id] for id in row] for path, row in narrow.items()} == whole
+    narrow = rows_of(tagger(known, decoder=few), images)
+    assert [[few.tokens[id] for id in row] for row in narrow] == whole
 
 
 def test_tags_for_a_captioner(images: list[ImageFile]) -> None:
@@ -141,12 +157,32 @@ def test_tags_for_a_captioner(images: list[ImageFile]) -> None:
     with pytest.raises(UserError, match="loaded without that model"):
         captioner_of(asked(top=1), None)
     captioner = captioner_of(asked(top=1), colour_model())
-    made = captioner.tagger(Encoding(batch_size=4, workers=1))
+    made = captioner.tagger()
     assert made is not None
     images[1].path.write_bytes(b"no image")
-    found = made.tags_of([images[4], images[1], images[2]])
+    found = made.tags_of(
+        [images[4], images[1], images[2]], torch.zeros(3, GRID.tokens, GRID.channels)
+    )
     assert found.tolist() == [[ID["w62"]], [IGNORED], [ID["w61"]]]
     assert captioner_of(None, None).tagger() is None
+
+
+@pytest.mark.needs("lite")
+def test_who_shares_the_encoder_recognises_in_its_grids_what_it_would_in_images(
+    images: list[ImageFile],
+) -> None:
+    model = load_image_text_model("lite")
+    patches = model.image.require_patches()
+    encoder = ImageIdentity("lite", patches.weights_id, patches.preprocessing_id)
+    known = TagSettings(read_labels("everyday").names, None, 3, 0.0, identity_of(model))
+    classifier = ZeroShotClassifier("everyday", model=model, cache=False)
+    likely = [[name for name, _ in found.top(3)] for found in classifier.classify(images)]
+    (cached,) = (list(part.values()) for part in grid_batches(images, model.image, Encoding()))
+    means = pooled(model.image.finish_grid(torch.from_numpy(np.stack(cached))), patches.shape)
+    for image in images:
+        image.path.unlink()
+    made = Tagger(known, model, tiny_decoder("gpt2"), 64, encoder, patches.shape)
+    assert made.names_of(images, means) == likely
 
 
 def test_a_captioner_is_never_silently_without_its_tags() -> None:

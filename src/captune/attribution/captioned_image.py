@@ -159,7 +159,7 @@ def _from_grids(
         # the same image may come with several captions; those of skipped images are passed over
         own = [ids_of_caption(model.decoder, text) for text in captions]
         given = iter(list(zip(images, own, strict=True)))
-    tagger, size = captioner.tagger(how.encoding), how.encoding.batch_size
+    tagger, size = captioner.tagger(how.encoding.cache), how.encoding.batch_size
     for some, cached in encode_grids(images, encoder.image, how.encoding, on_skip=on_skip):
         for start in range(0, len(some), size):
             part = some[start : start + size]

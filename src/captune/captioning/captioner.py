@@ -178,7 +178,7 @@ class Captioner:
 
         The first batch is small; none is larger than the batch size.
         """
-        tagger = self.tagger(how.encoding)
+        tagger = self.tagger(how.encoding.cache)
         for outcomes in grid_batches(images, self.encoder.image, how.encoding, done):
             seen = {image: grid for image, grid in outcomes.items() if isinstance(grid, np.ndarray)}
             written: Iterator[Caption] = iter(())
@@ -228,7 +228,7 @@ class Captioner:
 
         return [replace(one, agreement=chance(one)) for one in captions]
 
-    def tagger(self, how: Encoding = Encoding()) -> Tagger | SimilarCaptions | None:
+    def tagger(self, cache: FeatureCache | None = None) -> Tagger | SimilarCaptions | None:
         """What is read of images before a caption, as in training; None where nothing is."""
         if self.datastore is not None:
             return SimilarCaptions(
@@ -245,7 +245,9 @@ class Captioner:
             self.tags_model,
             self.model.decoder,
             self.model.max_tag_tokens,
-            how,
+            self.recipe.image_encoder,
+            self.recipe.grid,
+            cache,
             is_text=self.model.tags_are_text,
         )
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from captune.captioning.checkpoint import ImageIdentity, Recipe, TagSettings, check_model
 from captune.captioning.datastore import Datastore
 from captune.captioning.model import pad_tags
-from captune.captioning.rerank import pooled
-from captune.features.pipeline import Encoding
+from captune.captioning.rerank import pooled, vectors_of
+from captune.features.cache import FeatureCache
 from captune.images import ImageFile
 from captune.models import hub
 from captune.models.decoders import Decoder
@@ -33,7 +33,7 @@ from captune.models.encoders import Floats, GridShape, ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.options.captioning import CaptionerOptions
 from captune.options.tuning import TuneOptions
-from captune.zeroshot.classifier import ZeroShotClassifier
+from captune.zeroshot.classifier import Prediction, ZeroShotClassifier
 from captune.zeroshot.labels import Labels, read_labels
 
 _SEPARATOR = ", "
@@ -57,13 +57,16 @@ class Tagger:
         model: ImageTextModel,
         decoder: Decoder,
         max_tokens: int,
-        how: Encoding,
+        encoder: ImageIdentity,
+        grid: GridShape,
+        cache: FeatureCache | None = None,
         *,
         is_text: bool = False,
     ) -> None:
         """max_tokens: that are read of an image. is_text: before the caption.
 
-        The labels are encoded once, here.
+        encoder, grid: of the captioner, which sees the images first; a model that shares it looks
+        at none again. The labels are encoded once, here.
         """
         self.cut = 0
         self._end = decoder.encode([_END])[0] if is_text else []
@@ -73,26 +76,30 @@ class Tagger:
         self._classifier = ZeroShotClassifier(
             Labels(settings.labels, settings.labels, settings.prompts, "tags"),
             model=model,
-            batch_size=how.batch_size,
-            workers=how.workers,
-            cache=how.cache or False,
+            cache=cache or False,
         )
-
-    def rows_of(
-        self, images: Iterable[ImageFile], on_progress: Callable[[int], None] | None = None
-    ) -> dict[Path, list[int]]:
-        """By path, of the images that can be read; pooled features come from the cache."""
-        names = self.names_of(images, on_progress)
-        return dict(zip(names, self.rows(list(names.values())), strict=True))
+        self._encoder, self._grid, self._cache = encoder, grid, cache
 
     def names_of(
-        self, images: Iterable[ImageFile], on_progress: Callable[[int], None] | None = None
-    ) -> dict[Path, list[str]]:
-        """The tags themselves, the likeliest first."""
-        return {
-            found.image.path: [name for name, p in found.top(self._top) if p >= self._least]
-            for found in self._classifier.classify(images, on_progress=on_progress)
-        }
+        self,
+        images: Sequence[ImageFile],
+        means: Tensor,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[list[str]]:
+        """The tags of each image, the likeliest first; none where it cannot be read.
+
+        means: [images, channels] of the captioner's grids.
+        """
+        labels, model = self._classifier.labels, self._classifier.model
+        vectors = vectors_of(model, self._encoder, images, means, self._cache, on_progress)
+        return [
+            [name for name, p in Prediction(image, row, labels).top(self._top) if p >= self._least]
+            if vector.any()
+            else []
+            for image, vector, row in zip(
+                images, vectors, self._classifier.probabilities(vectors), strict=True
+            )
+        ]
 
     def named_in(self, captions: Iterable[Sequence[str]]) -> list[list[str]]:
         """The labels that each image's captions name, also with -s or -es; most often first."""
@@ -123,10 +130,10 @@ class Tagger:
         rows = iter(self.rows([some(own) for own in names.values() for _ in range(_DRAWN)]))
         return {key: [next(rows) for _ in range(_DRAWN)] for key in names}
 
-    def tags_of(self, images: Sequence[ImageFile], grids: Tensor | None = None) -> Tensor:
-        """The `tags` of `CaptionModel.project`: [images, w]; an unreadable image has none."""
-        rows = self.rows_of(images)
-        return pad_tags([rows.get(image.path, []) for image in images], self._decoder.device)
+    def tags_of(self, images: Sequence[ImageFile], grids: Tensor) -> Tensor:
+        """The `tags` of `CaptionModel.project`: [images, w]. grids: [images, tokens, channels]."""
+        names = self.names_of(images, pooled(grids, self._grid))
+        return pad_tags(self.rows(names), self._decoder.device)
 
 
 class SimilarCaptions:

@@ -39,7 +39,6 @@ from captune.captioning.training.step import (
 from captune.captioning.training.validation import ValidationSet, leak
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.features.pipeline import Encoding
 from captune.models.encoders import Floats, ImageTextModel
 from captune.models.load import load_image_text_model
 from captune.options.tuning import TuneOptions
@@ -262,20 +261,21 @@ class _Preparation:
             return None, None, None
         is_text = options.prompt == "tags"
         settings = tag_settings(options, frozen.tags_model)
-        how = Encoding(self.cache, PER_PASS, options.workers)
         tagger = Tagger(
-            settings, frozen.tags_model, frozen.decoder, max_tokens, how, is_text=is_text
+            settings,
+            frozen.tags_model,
+            frozen.decoder,
+            max_tokens,
+            frozen.identity,
+            frozen.shape,
+            self.cache,
+            is_text=is_text,
         )
-        key_of = {
-            image.path: key
-            for part in parts
-            for image, key in zip(part.images, part.keys, strict=True)
-        }
-        images = [image for part in parts for image in part.images]
-        bar = self.progress.bar("tags", len(images))
-        with PartialState().main_process_first(), bar as advance:
-            found = tagger.names_of(images, advance)
-        names = {key_of[path]: own for path, own in found.items()}
+        names: dict[str, list[str]] = {}
+        for part in parts:
+            means, bar = torch.from_numpy(self.means(part)), self.progress.bar("tags", len(part))
+            with PartialState().main_process_first(), bar as advance:
+                names |= zip(part.keys, tagger.names_of(part.images, means, advance), strict=True)
         if extra is not None:
             names |= zip(extra.keys, tagger.named_in(extra.captions), strict=True)
         rows = dict(zip(names, tagger.rows(list(names.values())), strict=True))
