@@ -96,26 +96,26 @@ def maps_figure(
     small = _sized(image, width, height)
     grey = np.asarray(small.convert("L").convert("RGB"), dtype=np.float32) / np.float32(255)
     table = matplotlib.colormaps[colours]
-    for number in range(len(panels) + 1):
+
+    def show(number: int, word: str, picture: Any, **look: Any) -> tuple[float, float]:
         left = MARGIN + (number % columns) * (width + _GAP)
         top = above + (number // columns) * row
-        panel = panels[number - 1] if number else None
-        word = fitted(panel.word if panel else "image", width, 1, TEXT, weight="bold")[0]
-        if panel is None:
-            figure.write(left, top, word, TEXT, color=Tone.MUTED)
-            picture = np.asarray(small)
-        else:
-            figure.write(left, top, word, TEXT, weight="bold")
-            reason = why_flat(panel.over)
-            picture = grey if reason else _heated(grey, panel.over, table)
+        figure.write(left, top, fitted(word, width, 1, TEXT, weight="bold")[0], TEXT, **look)
         axes = figure.place(left, top + _WORD, width, height)
         axes.imshow(picture, aspect="equal", interpolation="bilinear")
         axes.set_anchor("NW")
         axes.set_axis_off()
-        if panel is not None and reason:
-            _write_reason(figure, reason, left, top + _WORD, width)
-        if panel is not None and panel.mark:
-            _write_mark(figure, panel, told[number - 1], left, top + _WORD + height + 0.035)
+        return left, top + _WORD
+
+    show(0, "image", np.asarray(small), color=Tone.MUTED)
+    for number, (panel, lines) in enumerate(zip(panels, told, strict=True), 1):
+        reason = why_flat(panel.over)
+        picture = grey if reason else _heated(grey, panel.over, table)
+        left, top = show(number, panel.word, picture, weight="bold")
+        if reason:
+            _write_reason(figure, reason, left, top, width)
+        if panel.mark:
+            _write_mark(figure, panel, lines, left, top + height + 0.035)
     _colour_bar(figure, table, above + rows * row + 0.03)
     return figure
 

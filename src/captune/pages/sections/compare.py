@@ -186,19 +186,18 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
             )
             for id in ids
         ]
-        if by is not None:
-            scores.insert(1, lines[name])
+        first = [scores[0], lines[name]] if scores else []
         if one.ended is not None:
-            scores[2:2] = [
+            first += [
                 source.figure("{:.3g}/s".format, *place, "images_per_second"),
                 source.figure(lambda n: f"{n / 1e9:.2f} GB", *place, "peak_bytes"),
                 source.counted(count, one.images - one.ended, f"{name}: images less ended"),
             ]
-        rows.append([name, *scores, source.figure("{:.1f}".format, *place, "words_mean")])
-    columns = numbers(*map(title_of, ids))
-    note = []
+        mean = source.figure("{:.1f}".format, *place, "words_mean")
+        rows.append([name, *first, *scores[1:], mean])
+    columns, note = [Column("captions")], []
     if by is not None:
-        columns.insert(1, Column("", wide=True))
+        columns += [*numbers(title_of(by)), Column("", wide=True)]
         recipes = "; ".join(metrics.names[id] for id in ids)
         note.append(f"With each score its 95 % interval, by resampling images. Recipes: {recipes}.")
     if has_mark:
@@ -208,13 +207,13 @@ def _captioners(source: RunSource, metrics: CaptionersMetrics) -> Table:
             " the difference)."
         )
     if not are_files:
-        columns[2:2] = numbers("speed", "memory", "cut off")
+        columns += numbers("speed", "memory", "cut off")
         note.append(
             "Speed and memory are of this run on its machine: images per second, without the time"
             " to load, and the most that was held, of a GPU or by the whole process. Cut off:"
             " captions that reached --max-tokens."
         )
-    columns = [Column("captions"), *columns, *numbers("words")]
+    columns += numbers(*map(title_of, ids[1:]), "words")
     marked = frozenset(i for i, name in enumerate(metrics.captioners) if name == metrics.best)
     name, said = f"captioners-{source.number}", one_line(" ".join(note))
     return Table(name, "Captions side by side", columns, rows, marked, said)
