@@ -319,7 +319,7 @@ def load_captioner(
             recipe.image_encoder,
             recipe.grid,
             options=options,
-            encoder=encoder,
+            loaded=(encoder, tags_model),
             store=store,
         )
     read = store if reads and isinstance(store, Datastore) else None

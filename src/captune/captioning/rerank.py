@@ -350,13 +350,13 @@ def load_reranker(
     grid: GridShape,
     *,
     options: CaptionerOptions,
-    encoder: ImageTextModel | None = None,
+    loaded: Sequence[ImageTextModel | None] = (),
     store: Store | None = None,
 ) -> Reranker:
     """What chooses by these settings, which `options` asked for.
 
-    folder, identity, grid, encoder: of the captioner. store: of `store_beside`. Raises UserError
-    for another model than the weights were fitted with.
+    folder, identity, grid: of the captioner. loaded: models that are there already. store: of
+    `store_beside`. Raises UserError for another model than the weights were fitted with.
     """
     matcher = None
     if settings.evidence == "match":
@@ -365,7 +365,7 @@ def load_reranker(
         spec = settings.model or "lite"
         with hub.unasked(str(folder), unless=options.rerank_model):
             how = {"device": options.device, "dtype": options.dtype}
-            matcher = load_image_text_model(spec, **how, loaded=[encoder])
+            matcher = load_image_text_model(spec, **how, loaded=loaded)
         if settings.weights_id not in (None, matcher.weights_id):
             raise UserError(
                 f"{printable(folder / RERANK)}: its weights were fitted with another"
