@@ -32,11 +32,16 @@ def make_text_encoder(text_id: str = "t") -> TextEncoder:
 def test_each_text_once_in_batches_of_like_length(cache):
     texts = ["cat", "a long sentence about a dog", "cat", "dog", "one more long sentence here", ""]
     encoder = make_text_encoder()
-    features = encode_texts(texts, encoder, cache=cache, batch_size=3)
+    done: list[int] = []
+    features = encode_texts(texts, encoder, cache=cache, batch_size=3, on_progress=done.append)
+    assert done == [0, 3, 2]
     assert encoder.module.batches == [(3, 3), (2, 27)]
     np.testing.assert_array_equal(features[:, 1], [len(text) for text in texts])
     again = make_text_encoder()
-    np.testing.assert_array_equal(encode_texts(texts[::-1], again, cache=cache), features[::-1])
+    np.testing.assert_array_equal(
+        encode_texts(texts[::-1], again, cache=cache, on_progress=done.append), features[::-1]
+    )
+    assert done == [0, 3, 2, 5]
     assert again.module.batches == []
     other = make_text_encoder("other")
     encode_texts(["cat"], other, cache=cache)

@@ -138,18 +138,21 @@ def cosines_of(
     return [own @ vector for own, vector in zip(text_vectors(model, texts), vectors, strict=True)]
 
 
-def text_vectors(model: ImageTextModel, texts: Sequence[Sequence[str]]) -> list[Floats]:
-    """Of each image its texts, [texts, d] of length one, in the space that the model shares."""
+def text_vectors(
+    model: ImageTextModel,
+    texts: Sequence[Sequence[str]],
+    cache: FeatureCache | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[Floats]:
+    """Of each image its texts, [texts, d] of length one, in the space that the model shares.
+
+    cache: of texts that come again; what a captioner tries out is not worth keeping.
+    """
     assert model.text is not None
-    # of the same words it is the same; they are not worth keeping
     each = list(dict.fromkeys(text for own in texts for text in own))
-    rows = dict(zip(each, normalise(encode_texts(each, model.text, cache=None)), strict=True))
+    vectors = normalise(encode_texts(each, model.text, cache=cache, on_progress=on_progress))
+    rows = dict(zip(each, vectors, strict=True))
     return [np.stack([rows[text] for text in own]) for own in texts]
-
-
-def caption_vectors(model: ImageTextModel, captions: Sequence[Sequence[str]]) -> Floats:
-    """What the captions of each image say together: [images, d] of length one."""
-    return normalise(np.stack([own.mean(axis=0) for own in text_vectors(model, captions)]))
 
 
 def pooled(grids: Tensor, grid: GridShape) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -61,11 +61,17 @@ def encode_images(
 
 
 def encode_texts(
-    texts: Sequence[str], encoder: TextEncoder, *, cache: FeatureCache | None, batch_size: int = 256
+    texts: Sequence[str],
+    encoder: TextEncoder,
+    *,
+    cache: FeatureCache | None,
+    batch_size: int = 256,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Floats:
     """texts, n strings -> [n, d] float32, rows in the order asked, not normalised.
 
-    Each different string is encoded once, and never again while the cache holds it.
+    Each different string is encoded once, and never again while the cache holds it. on_progress:
+    told how many more are done.
     """
     dtype = str(encoder.dtype).removeprefix("torch.")
     space = FeatureSpace("texts", encoder.text_id, "", dtype, f"torch-{encoder.device.type}")
@@ -80,6 +86,8 @@ def encode_texts(
             vectors[row] = vector
         else:
             missing.append(text)
+    if on_progress is not None:
+        on_progress(len(contents) - len(missing))
     # Strings of like length share a batch, or the longest would set the cost of all.
     missing.sort(key=lambda text: (len(text), text))
     batches = AdaptiveBatches(batch_size)
@@ -91,6 +99,8 @@ def encode_texts(
             vectors[[rows[text] for text in batch]] = encoded
             writer.save({contents[text]: encoded[i] for i, text in enumerate(batch)})
             start += len(batch)
+            if on_progress is not None:
+                on_progress(len(batch))
     return vectors[[rows[text] for text in texts]]
 
 

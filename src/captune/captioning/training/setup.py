@@ -22,7 +22,7 @@ from captune.captioning.dataset import (
     tokenise,
 )
 from captune.captioning.datastore import Datastore
-from captune.captioning.rerank import Reranker, caption_vectors, pooled, unfitted, vectors_of
+from captune.captioning.rerank import Reranker, pooled, text_vectors, unfitted, vectors_of
 from captune.captioning.settings import PROMPT_TOKENS
 from captune.captioning.tags import SimilarCaptions, Tagger, tag_settings
 from captune.captioning.training.batches import MirroredViews, TagRows, TextGrids, mirrorable
@@ -39,7 +39,7 @@ from captune.captioning.training.step import (
 from captune.captioning.training.validation import ValidationSet, leak
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
-from captune.models.encoders import Floats, ImageTextModel
+from captune.models.encoders import Floats, ImageTextModel, normalise
 from captune.models.load import load_image_text_model
 from captune.options.tuning import TuneOptions
 from captune.progress import Progress
@@ -215,7 +215,12 @@ class _Preparation:
         """Stand-ins for the images of captions that have none."""
         model = self.model_of(self.options.extra_model)
         vectors, means = self.seen_by(model, train_set)
-        known, texts = (caption_vectors(model, part.captions) for part in (train_set, extra))
+        captions = [*train_set.captions, *extra.captions]
+        different = len({text for own in captions for text in own})
+        with self.progress.bar(f"captions as {model.spec} reads them", different) as advance:
+            read = text_vectors(model, captions, self.cache, advance)
+        said = normalise(np.stack([own.mean(axis=0) for own in read]))
+        known, texts = np.split(said, [len(train_set)])
         return TextGrids(
             self.frozen.grids,
             extra.keys,
