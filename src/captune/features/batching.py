@@ -19,10 +19,14 @@ T = TypeVar("T")
 
 
 class AdaptiveBatches:
-    """Works through sequences in batches of at most `size`, which only ever becomes smaller."""
+    """Works through sequences in batches of at most `size`, which only ever becomes smaller.
 
-    def __init__(self, size: int) -> None:
+    and_so: ends the message that it has become smaller.
+    """
+
+    def __init__(self, size: int, and_so: str = "") -> None:
         self.size = max(1, size)
+        self._and_so = and_so
 
     def encode(
         self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Tensor]
@@ -52,7 +56,9 @@ class AdaptiveBatches:
                         "--dtype float16, or --device cpu"
                     ) from error
                 self.size = len(part) // 2
-                logger.warning("out of memory: going on with batches of %d", self.size)
+                logger.warning(
+                    "out of memory: going on with batches of %d%s", self.size, self._and_so
+                )
             # after the except block, where the failed pass no longer holds its tensors
             if self.size < len(part) and torch.cuda.is_available():
                 torch.cuda.empty_cache()

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator, DistributedType
 from tests.captioning.little_job import toy_data
 from tests.captioning.tiny import GRID, tiny_decoder
 
 from captune.captioning.model import CaptionModel, build_model
 from captune.captioning.training.state import complete_checkpoints
 from captune.captioning.training.step import TrainingData
-from captune.captioning.training.trainer import TrainingHistory, are_worse, train
+from captune.captioning.training.trainer import CaptionTrainer, TrainingHistory, are_worse, train
 from captune.errors import UserError
 from captune.options.tuning import TuneOptions
 from captune.progress import Silent
@@ -172,23 +173,82 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
     assert complete_checkpoints(tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    ("size", "way"),
-    [(7, "--batch-size 4 --accumulate 4 makes the same updates"), (1, "take a smaller model")],
-)
-def test_out_of_memory_says_what_takes_less(
-    size: int, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+class Full(torch.autograd.Function):
+    """A backward pass for which memory does not suffice once it has made some gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        raise torch.OutOfMemoryError(FULL)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_batch_that_does_not_fit_is_learnt_in_pieces_for_the_same_updates(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = options(epochs=2, batch_size=24, accumulate=2)
+    whole, pieces = captioner_of("adapter"), captioner_of("adapter")
+    before = {name: weights.clone() for name, weights in whole.trained().items()}
+    run(whole, toy_data(), tmp_path / "whole", asked)
+    projected, sizes = pieces.bridge.project, []
+
+    def project(grids: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(len(grids))
+        if len(grids) > 3 and where == "forward":
+            raise torch.OutOfMemoryError(FULL)
+        states = projected(grids, *rest)
+        if len(grids) > 3:  # the last layers, and what is tuned, have their gradients then
+            states.values[0] = Full.apply(states.values[0])
+        return states
+
+    monkeypatch.setattr(pieces.bridge, "project", project)
+    _, bar = run(pieces, toy_data(), tmp_path / "pieces", asked)
+    for name, weights in whole.trained().items():
+        moved, other = weights - before[name], pieces.trained()[name] - before[name]
+        assert (moved - other).norm() <= 0.01 * moved.norm(), name
+    assert sizes[:4] == [8, 4, 2, 2]
+    assert set(sizes[2:]) == {2}
+    assert bar.done == bar.total
+    said = [one.message for one in caplog.records if "out of memory" in one.message]
+    assert said == [
+        f"out of memory: going on with batches of {n}, several to each update" for n in (4, 2)
+    ]
+
+
+def test_out_of_memory_with_one_image_says_what_takes_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captioner = captioner_of()
 
     def full(*inputs: Any, **named: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise torch.OutOfMemoryError(FULL)
 
     monkeypatch.setattr(captioner, "forward", full)
-    with pytest.raises(
-        UserError, match=f"not enough memory to train with batches of {size}; {way}"
-    ):
-        run(captioner, toy_data(), tmp_path, options(batch_size=size, accumulate=2))
+    with pytest.raises(UserError, match="not enough memory for a batch of one; take a smaller"):
+        run(captioner, toy_data(), tmp_path, options(batch_size=7, accumulate=2))
+
+
+def test_several_processes_do_not_halve_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = captioner_of()
+
+    def full(*inputs: Any, **named: Any) -> Any:
+        raise torch.OutOfMemoryError(FULL)
+
+    def begun(*inputs: Any, **named: Any) -> None:
+        monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.MULTI_CPU)
+
+    monkeypatch.setattr(captioner, "forward", full)
+    monkeypatch.setattr(CaptionTrainer, "on_epoch_begin", begun)
+    with pytest.raises(UserError, match="with batches of 7; take a smaller --batch-size and a"):
+        run(captioner, toy_data(), tmp_path, options(batch_size=7))
 
 
 def test_accumulated_batches_are_one_update(tmp_path: Path) -> None:

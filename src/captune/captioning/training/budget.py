@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captune.captioning.bridge import BRIDGES, GridShape
 from captune.captioning.dataset import CaptionDataset
@@ -21,11 +23,12 @@ from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.model import Trainable
 from captune.captioning.settings import parse_count
 from captune.captioning.training.batches import Batches, BatchItem
-from captune.captioning.training.step import TrainingData, collate
+from captune.captioning.training.step import TrainingData, collate, in_pieces
 from captune.captioning.training.validation import CAPTIONED_AT_ONCE, ValidationSet
 from captune.captioning.tuned_vlm import NoBridge, parts_of, require_projector
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
+from captune.features.batching import AdaptiveBatches
 from captune.models.devices import autocast
 from captune.models.vlm import VLM
 from captune.options.tuning import TuneOptions
@@ -137,9 +140,14 @@ def _step(
     inputs = collate(data, items, start=decoder.start_id, pad=decoder.pad_id)
     inputs = {name: tensor.to(decoder.device) for name, tensor in inputs.items()}
     started = time.perf_counter()
-    with autocast(options.dtype, decoder.device):
-        loss: Any = data.objective.loss(model, model, inputs)
-    loss.backward()
+
+    def learn(piece: dict[str, Any], share: float) -> Tensor:
+        with autocast(options.dtype, decoder.device):
+            loss = data.objective.loss(model, model, piece) * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    loss = in_pieces(data.pieces, inputs, model.trained().values(), learn)
     loss.item()  # on a GPU the work is done only now
     return time.perf_counter() - started, inputs["ids"].numel()
 
@@ -154,11 +162,16 @@ def _write(model: Trainable, val: ValidationSet, options: TuneOptions) -> float:
     some = val.first(range(min(CAPTIONED_AT_ONCE, len(val.data))))
     lengths = sorted(len(row) for rows in val.rows for row in rows) or [options.max_tokens]
     seen = some.seen(some.data.keys, device)
-    seconds = 0.0
+    seconds, batches = 0.0, AdaptiveBatches(CAPTIONED_AT_ONCE)
+
+    def write(images: Sequence[int], tokens: int) -> None:
+        part: Any = {name: one[images[0] : images[-1] + 1] for name, one in seen.items()}
+        model.generate(**part, max_tokens=tokens, scored=False)
+
     with autocast(options.dtype, device):
         for tokens in (1, _WRITTEN):
             started = time.perf_counter()
-            model.generate(seen["grids"], tags=seen.get("tags"), max_tokens=tokens, scored=False)
+            batches.each(range(len(some.data)), partial(write, tokens=tokens))
             seconds = time.perf_counter() - started
     return seconds / _WRITTEN * lengths[len(lengths) // 2] / len(some.data)
 

@@ -4,7 +4,8 @@
 2. `collate` looks up their grids, token ids and tags: a dictionary of tensors.
 3. `CaptionModel.forward` (model.py) projects each image once and reads its k captions.
 4. The loss: `CrossEntropy` of people's captions, or `SelfCritical`, the CIDEr-D of sampled ones.
-5. The gradient reaches `bridge.*` and `tuning.*` only; all else is frozen.
+5. The gradient reaches `bridge.*` and `tuning.*` only; all else is frozen. Where memory does not
+   suffice, `in_pieces` takes 3 to 5 for a few images at a time.
 6. AdamW updates them, by the rates of `learning_rate_groups` (rates.py).
 
 `CaptionTrainer.compute_loss` (trainer.py) calls steps 3 and 4; transformers' Trainer does 5 and 6.
@@ -12,15 +13,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from captune.captioning.model import CaptionModel, Trainable, batch, pad_tags, token_losses
+from captune.captioning.model import (
+    IGNORED,
+    CaptionModel,
+    Trainable,
+    batch,
+    pad_tags,
+    token_losses,
+)
 from captune.captioning.rerank import cosines_of
 from captune.captioning.training.batches import (
     Batches,
@@ -29,6 +38,7 @@ from captune.captioning.training.batches import (
     MirroredViews,
     drawn_views,
 )
+from captune.features.batching import AdaptiveBatches
 from captune.models.encoders import Floats, ImageTextModel
 from captune.options.tuning import TuneOptions
 from captune_metrics import ptb
@@ -45,7 +55,7 @@ class TrainingData:
     """keys: of each image's grid. rows: token ids of each caption of each image.
 
     tags: of the images, where they are read; of several rows of an image an epoch draws one.
-    mirrored: second views.
+    mirrored: second views. pieces: in which memory lets a batch be learnt, in images.
     """
 
     keys: Sequence[str]
@@ -54,6 +64,9 @@ class TrainingData:
     objective: Objective
     tags: Mapping[str, Sequence[Sequence[int]]] | None = None
     mirrored: MirroredViews | None = None
+    pieces: AdaptiveBatches = field(
+        default_factory=lambda: AdaptiveBatches(sys.maxsize, ", several to each update")
+    )
 
     def batches(self, options: TuneOptions, process: int = 0, processes: int = 1) -> Batches:
         """As the options ask for them."""
@@ -86,6 +99,44 @@ def collate(
         drawn = [own[item.drawn % len(own)] for own, item in zip(offered, items, strict=True)]
         found["tags"] = pad_tags(drawn)
     return found
+
+
+def in_pieces(
+    pieces: AdaptiveBatches,
+    inputs: Mapping[str, Any],
+    trained: Iterable[nn.Parameter],
+    learn: Callable[[dict[str, Any], float], Tensor],
+) -> Tensor:
+    """The loss of a batch of `collate`, of which `pieces` are learnt one after the other.
+
+    learn: the forward and backward pass of some of the images, whose loss counts by the share of
+    the batch's targets that it is told: gradients add up to those of the mean over all of them.
+    Raises UserError where memory does not suffice for one image.
+    """
+    images, parameters = len(inputs["images"]), list(trained)
+    targets = (inputs["targets"] != IGNORED).view(images, -1).sum(1).tolist()
+
+    def attempt(some: Sequence[int]) -> Tensor:
+        ends = some[0], some[-1] + 1
+        piece = {
+            name: one[slice(*(end * len(one) // images for end in ends))]
+            for name, one in inputs.items()
+        }
+        before = [parameter.grad for parameter in parameters]
+        for parameter in parameters:  # a pass that fails leaves a part of its gradients
+            parameter.grad = None
+        try:
+            loss = learn(piece, sum(targets[slice(*ends)]) / sum(targets))
+        except RuntimeError:
+            for parameter, known in zip(parameters, before, strict=True):
+                parameter.grad = known
+            raise
+        for parameter, known in zip(parameters, before, strict=True):
+            if known is not None:
+                parameter.grad = known if parameter.grad is None else known.add_(parameter.grad)
+        return loss
+
+    return torch.stack(pieces.each(range(images), attempt)).sum()
 
 
 class Objective(Protocol):

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from accelerate import DistributedType
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from captune.captioning.checkpoint import read_trained, write_trained
@@ -31,10 +32,7 @@ from captune.captioning.settings import WEIGHTS
 from captune.captioning.training import state
 from captune.captioning.training.batches import BatchItem
 from captune.captioning.training.rates import learning_rate_groups, stream_sizes
-from captune.captioning.training.step import (
-    TrainingData,
-    collate,
-)
+from captune.captioning.training.step import TrainingData, collate, in_pieces
 from captune.captioning.training.validation import EACH
 from captune.errors import Stopped, UserError
 from captune.features.batching import is_out_of_memory
@@ -108,20 +106,16 @@ def train(
 
 @contextmanager
 def _within_memory(options: TuneOptions) -> Iterator[None]:
-    """Raises UserError where memory does not suffice within."""
+    """Raises UserError where memory does not suffice within, and no smaller pieces help."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        size = options.batch_size
-        less = (
-            f"--batch-size {math.ceil(size / 2)} --accumulate {options.accumulate * 2} makes the"
-            " same updates with less"
-            if size > 1
-            else "take a smaller model, or --device cpu"
-        )
-        raise UserError(f"not enough memory to train with batches of {size}; {less}") from error
+        raise UserError(
+            f"not enough memory to train with batches of {options.batch_size}; take a smaller"
+            " --batch-size and a larger --accumulate, a smaller model, or --device cpu"
+        ) from error
 
 
 @contextmanager
@@ -255,9 +249,29 @@ class CaptionTrainer(Trainer, TrainerCallback):  # type: ignore[misc]
         """The objective's; the frozen decoder runs as it does when it writes, without dropout."""
         for module in self._frozen:
             module.training = False
-        loss = self.data.objective.loss(self.model, model, inputs)
-        self.advance(len(inputs["ids"]) * self.args.world_size, self._last_loss)
+        share = inputs.pop("share", 1.0)
+        loss = self.data.objective.loss(self.model, model, inputs) * share
         return (loss, None) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Trainer's, in pieces where memory does not suffice.
+
+        Not with several processes: each backward pass waits for those of all others.
+        """
+        step: Callable[..., Tensor] = super().training_step
+        if self.accelerator.distributed_type == DistributedType.NO:
+            loss = in_pieces(
+                self.data.pieces,
+                inputs,
+                self.model.trained().values(),
+                lambda piece, share: step(model, piece | {"share": share}, num_items_in_batch),
+            )
+        else:
+            loss = step(model, inputs, num_items_in_batch)
+        self.advance(len(inputs["ids"]) * self.args.world_size, self._last_loss)
+        return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The scores of the validation sample, by captions that are written for it."""

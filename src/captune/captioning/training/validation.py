@@ -25,6 +25,7 @@ from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, Trainable, batch
 from captune.captioning.rerank import Reranker, write
 from captune.captioning.training.batches import Grids, TagRows, padded_tags
+from captune.features.batching import AdaptiveBatches
 from captune.features.cache import FeatureCache
 from captune.features.pipeline import Encoding
 from captune.models.decoders import Decoder
@@ -125,8 +126,8 @@ def write_captions(
     written: list[tuple[int, str, bool, list[float], list[Candidate]]] = []
     places = list(range(len(shown)))[state.process_index :: state.num_processes]
     model.eval()
-    for start in range(0, len(places), CAPTIONED_AT_ONCE):
-        some = places[start : start + CAPTIONED_AT_ONCE]
+
+    def add(some: Sequence[int]) -> None:
         looked = val.data.only([shown[place] for place in some])
         seen = val.seen(looked.keys, model.decoder.device)
         found = write(
@@ -152,6 +153,8 @@ def write_captions(
         among = found.candidates or [[] for _ in some]
         written.extend(zip(some, lines, ended, features, among, strict=True))
         advance(len(some))
+
+    AdaptiveBatches(CAPTIONED_AT_ONCE).each(places, add)
     if state.num_processes > 1:
         written = gather_object(written)
     ids = val.data.ids
@@ -167,19 +170,16 @@ def write_captions(
 @torch.no_grad()
 def validation_loss(model: Trainable, val: ValidationSet) -> float:
     """Mean next-token loss of the first caption of each image."""
-    total, count = 0.0, 0
     model.eval()
-    for start in range(0, len(val.rows), CAPTIONED_AT_ONCE):
-        places = [
-            i for i in range(start, min(start + CAPTIONED_AT_ONCE, len(val.rows))) if val.rows[i]
-        ]
-        if not places:
-            continue
-        given = val.first_captions(places, model.decoder)
+
+    def losses(some: Sequence[int]) -> tuple[float, int]:
+        given = val.first_captions(some, model.decoder)
         logits, wanted = model.logits_at_targets(**given)
-        total += float(F.cross_entropy(logits.float(), wanted, reduction="sum"))
-        count += len(wanted)
-    return total / max(1, count)
+        return float(F.cross_entropy(logits.float(), wanted, reduction="sum")), len(wanted)
+
+    places = [place for place, rows in enumerate(val.rows) if rows]
+    parts = AdaptiveBatches(CAPTIONED_AT_ONCE).each(places, losses)
+    return sum(loss for loss, _ in parts) / max(1, sum(count for _, count in parts))
 
 
 def score_captions(
