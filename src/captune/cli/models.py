@@ -133,6 +133,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from captune.attribution.vlm_check import checks
     from captune.captioning.captioner import captioner_folder
     from captune.captioning.checkpoint import read_any_recipe
+    from captune.captioning.settings import CONFIG
+    from captune.files import home_path
     from captune.models.vlm_files import load_vlm
     from captune.tables import Column, Table
 
@@ -140,6 +142,9 @@ def _check(arguments: argparse.Namespace) -> int:
     wanted = "name a captioner of transformers: captune models check hf:OWNER/NAME, or its folder"
     if spec is None:
         raise UserError(f"check what? {wanted}")
+    folder = home_path(spec)
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        raise UserError(f"{printable(folder)} has no {CONFIG}; {wanted}")
     place = captioner_folder(spec)
     if read_any_recipe(place) is not None:
         raise UserError(f"{printable(spec)} is a captioner of captune's own; {wanted}")
