@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -351,6 +353,19 @@ def test_captions_beside_what_is_there(images: Path, model: Path, existing: str)
         options(images, model, prefix="a")
     with pytest.raises(UserError, match="give one of them"):
         options(images, model, **more, overwrite=True)
+
+
+def test_sidecars_that_all_stand_load_no_torch(images: Path) -> None:
+    for image in images.iterdir():
+        image.with_suffix(".txt").write_text("what I wrote")
+    words = ["caption", str(images), "--sidecar", "--json"]
+    code = (
+        "import sys; from captune.cli import main; "
+        f"status = main({words!r}); sys.exit(status or ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["sidecars"] == {"written": 0, "kept": COUNT}
 
 
 @pytest.mark.needs("linux")

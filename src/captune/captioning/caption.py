@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from captune.captioning.generate import Generated
 from captune.images import ImageFile
-from captune.models.decoders import Decoder
 from captune.runs.records import Candidate, CaptionWord
 from captune.tables import NotebookDisplay
 from captune.text import as_sentence
+
+if TYPE_CHECKING:  # these load torch
+    from captune.captioning.generate import Generated
+    from captune.models.decoders import Decoder
 
 WORD = re.compile(r"\S+")
 _PREAMBLE = re.compile(r"(an?|the) (photo|photograph|image|picture) of", re.IGNORECASE)

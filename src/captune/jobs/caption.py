@@ -12,17 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from captune.answer_files import Row, check_ending, row_files, row_paths
-from captune.captioning.agreement import flagged_sentence
-from captune.captioning.any_captioner import AnyCaptioner, Prepared, prepare_captioner
 from captune.captioning.caption import Caption, without_preamble
-from captune.captioning.captioner import Captioner
-from captune.captioning.decoder_parts import check_length
-from captune.captioning.generate import GenerationSettings
-from captune.captioning.rerank import chosen_sentence
-from captune.features.encode import none_readable
 from captune.files import home_path
 from captune.images import ImageFile, Images, ImageSet, Skipped, find_images
 from captune.jobs import MOST_ANSWERS, PAGE, Result, check_outputs, files_among
@@ -36,7 +29,6 @@ from captune.jobs.caption_outputs import (
 )
 from captune.jobs.captioners import CaptionersResult, takes_several
 from captune.jobs.shards import takes_shards
-from captune.models.devices import PeakMemory, resolve_device
 from captune.options.base import LITE
 from captune.options.captioning import CaptionOptions
 from captune.options.codec import from_python
@@ -46,6 +38,11 @@ from captune.runs.metrics import PeopleAgreement, Reranking
 from captune.runs.writer import writes_run
 from captune.tables import Column, Number, Table, numbers
 from captune.text import counted, duration, percent
+
+if TYPE_CHECKING:  # these load torch
+    from captune.captioning.any_captioner import AnyCaptioner, Prepared
+    from captune.captioning.captioner import Captioner
+    from captune.models.devices import PeakMemory
 
 # names that are numbers: COCO's own, with zeros in front, and others
 _NUMBER = re.compile(r"(?:COCO_\w+_)?(\d{12}|[1-9]\d{,17})", re.ASCII)
@@ -157,8 +154,12 @@ class CaptionResult(Result):
                     f"{self.images - self.ended:,} of them reached --max-tokens before they ended"
                 )
         if self.reranking is not None and not self._is_one:
+            from captune.captioning.rerank import chosen_sentence
+
             said.append(chosen_sentence(self.reranking))
         if self.flag_below is not None:
+            from captune.captioning.agreement import flagged_sentence
+
             said.append(flagged_sentence(self.flagged, self.images, self.flag_below))
         if self.sidecars:
             kept = f", {self.sidecars['kept']:,} kept" if self.sidecars["kept"] else ""
@@ -218,9 +219,31 @@ def run(
     cannot be done; unreadable images are named in the result.
     """
     is_one_of_several = prepared is not None
+    found = _checked(options, found, each)
+    sidecars = None
+    if not (options.out or options.predictions or options.to or each):
+        sidecars = _open_sidecars(options, found.images, 0, progress)
+        if sidecars is not None and sidecars.skips:
+            # nobody reads what would be said of the images that keep theirs
+            found = replace(found, images=sidecars.leave())
+            if not found.images:
+                return CaptionResult(
+                    captioner={"spec": options.model},
+                    skipped=list(found.skipped),
+                    found=found,
+                    sidecars=sidecars.counts(),
+                )
+    from captune.captioning.any_captioner import prepare_captioner
+    from captune.captioning.decoder_parts import check_length
+    from captune.captioning.generate import GenerationSettings
+    from captune.features.encode import none_readable
+    from captune.models.devices import PeakMemory, resolve_device
+
     # everything that can be refused is checked before a model is loaded
     prepared = prepared or prepare_captioner(options)
-    found = _checked(options, prepared, found, each, progress)
+    if prepared.place.parent == home_path(options.model):
+        method = prepared.place.name
+        progress.message(f"{options.model}: captions with {method}, the best of its methods")
     began = time.monotonic()
     with ExitStack() as stack:
         asked = {**prepared.asked, "--limit": options.limit}
@@ -228,18 +251,8 @@ def run(
             asked = {**prepared.asked, "--flag-below": options.flag_below}
         journal = _open_journal(options, asked, found.images, stack, progress)
         done = journal.done if journal else 0
-        sidecars = _open_sidecars(options, found.images, done, progress)
-        others = options.out or options.predictions or options.to or each
-        if sidecars is not None and sidecars.skips and not others:
-            # nobody reads what would be said of the images that keep theirs
-            found = replace(found, images=sidecars.leave())
-            if not found.images:
-                return CaptionResult(
-                    captioner=prepared.about,
-                    skipped=list(found.skipped),
-                    found=found,
-                    sidecars=sidecars.counts(),
-                )
+        if sidecars is None:
+            sidecars = _open_sidecars(options, found.images, done, progress)
         is_written = is_one_of_several and journal is not None and journal.is_written
         peak = PeakMemory(resolve_device(options.device)) if is_one_of_several else None
         writer = None
@@ -292,16 +305,9 @@ def run(
 
 
 def _checked(
-    options: CaptionOptions,
-    prepared: Prepared,
-    found: ImageSet | None,
-    each: Callable[[Caption], None] | None,
-    progress: Progress,
+    options: CaptionOptions, found: ImageSet | None, each: Callable[[Caption], None] | None
 ) -> ImageSet:
     """The images, where all that is to be written of them can be. Raises UserError."""
-    if prepared.place.parent == home_path(options.model):
-        method = prepared.place.name
-        progress.message(f"{options.model}: captions with {method}, the best of its methods")
     check_ending("--predictions", options.predictions, ".json")
     files = {"--predictions": options.predictions}
     check_outputs(files_among(*options.images), files, options.out, row_paths(options.to))

@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
 from captune.captioning.caption import Caption
-from captune.captioning.generate import batch_ends
 from captune.errors import UserError
 from captune.files import check_writable, whole_file, writing
 from captune.images import ImageFile
@@ -268,6 +267,8 @@ class CaptionJournal:
 
     def _take_over(self) -> None:
         """Read what is there, and cut off behind the last batch that still holds."""
+        from captune.captioning.generate import batch_ends  # it loads torch
+
         first = self._file.readline()
         end = self._file.tell()
         if not _is_whole(first) or not _is_whole(self._file.readline()):
