@@ -74,6 +74,7 @@ def test_a_pil_image_is_upright_on_white_and_eight_bits() -> None:
         (jpeg()[:200], "truncated JPEG"),
         (Image.new("RGB", (12_000, 9_000)), "over the limit of 100 megapixels"),
         (Image.open(io.BytesIO(jpeg()[:-60])), "Pillow cannot load it .image file is truncated"),
+        (Image.new("RGB", (0, 5)), r"no pixels \(0 x 5\)"),
         (Image.fromarray(np.full((2, 2), np.nan, np.float32)), "no pixel is a finite number"),
     ],
 )

@@ -206,6 +206,8 @@ def file_of(image: object) -> tuple[bytes, str]:
             "images: expected paths, the bytes of image files or PIL images, not"
             f" {type(image).__name__}"
         )
+    if 0 in image.size:
+        return b"", f"no pixels ({image.width} x {image.height})"
     try:
         image.load()
         turn = _turn(image)
