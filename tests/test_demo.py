@@ -11,6 +11,7 @@ import captune.cli
 import captune.demo
 from captune.cli import main
 from captune.demo import ABSENT, IMAGES, gather_images, how_long, steps, why_no_captions
+from captune.errors import UserError
 from captune.images import find_images, open_image
 from captune.models.lite.assets import PACKAGE, Asset
 from captune.runs import read_run
@@ -30,6 +31,14 @@ def test_the_images_are_real_and_the_labels_name_more_than_they_show(tmp_path: P
     said = json.loads(material.references.read_text())
     assert set(said) == {Path(row["filename"]).stem for row in rows}
     assert all(len(set(captions)) >= 3 for captions in said.values())
+
+
+def test_a_folder_that_holds_something_else_stays_as_it_is(tmp_path: Path) -> None:
+    gather_images(tmp_path)
+    gather_images(tmp_path)
+    (tmp_path / "mine.csv").write_text("a")
+    with pytest.raises(UserError, match=r'holds "mine\.csv", which is not of the demonstration'):
+        gather_images(tmp_path)
 
 
 def test_every_image_says_whose_it_is_and_that_it_may_be_handed_on() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import MissingExtra, UserError
+from captune_metrics.display import printable, quoted
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ _CONTENT = json.loads((_HERE / "images.json").read_text(encoding="utf-8"))
 IMAGES = tuple(
     DemoImage(**{**one, "captions": tuple(one["captions"])}) for one in _CONTENT["images"]
 )
+_OWN = (
+    *("images", "labels.json", "truth.csv", "references.json", "report.html"),
+    *("classify", "prompts", "caption", "score", "explain"),
+)
 # labels that no image shows: a list that only names what is there would flatter
 ABSENT: tuple[str, ...] = tuple(_CONTENT["absent"])
 
@@ -41,7 +46,17 @@ class Material:
 
 
 def gather_images(folder: Path) -> Material:
-    """Copy the images into `folder`, with what people say of them."""
+    """Copy the images into `folder`, with what people say of them.
+
+    Raises UserError where something else stands in it.
+    """
+    kept = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    others = [name for name in kept if name not in _OWN and not name.startswith(".")]
+    if others:
+        raise UserError(
+            f"{printable(folder)} holds {quoted(others[0])}, which is not of the demonstration;"
+            " choose a new folder"
+        )
     images = folder / "images"
     shutil.copytree(_HERE / "images", images, dirs_exist_ok=True)
     names = sorted({image.label for image in IMAGES} | set(ABSENT))
