@@ -175,49 +175,39 @@ def no_larger_than(
 
     Tied weights are built twice and merged ones apart, so there is room for twice as much.
     """
-    most = room * total_elements(tensors.values()) + 2**24
-    most_modules = 64 * len(tensors) + 20_000
-    sizes: dict[tuple[int, str], int] = {}
-    total = [0, 0, 0]  # elements of parameters, bytes of buffers, modules
     thread = get_ident()
 
-    def refuse(what: str) -> None:
-        raise UserError(
-            f"{printable(where)}: its config asks for {what} than its weights hold; they are"
-            " not of one model"
-        )
+    def counting(most: int, what: str, size_of: Callable[[Any], int]) -> Callable[..., None]:
+        """A hook that refuses more than `most` in all. what: there would be, for the sentence."""
+        sizes: dict[tuple[int, str], int] = {}
+        total = 0
 
-    def count(module: nn.Module, name: str, value: Any, what: int, size: int) -> None:
-        if value is None or get_ident() != thread:
-            return
-        key = (id(module), name)  # of a parameter that is replaced, the new one counts
-        total[what] += size - sizes.get(key, 0)
-        sizes[key] = size
-        if total[0] > most:
-            refuse("more, or larger, layers")
-        if total[1] > _MOST_BUFFER_BYTES:
-            refuse("larger tables")
+        def count(module: nn.Module, name: str, value: Any) -> None:
+            nonlocal total
+            if value is None or get_ident() != thread:
+                return
+            key = (id(module), name)  # of what is replaced, the new one counts
+            size = size_of(value)
+            total += size - sizes.get(key, 0)
+            sizes[key] = size
+            if total > most:
+                raise UserError(
+                    f"{printable(where)}: its config asks for {what} than its weights hold; they"
+                    " are not of one model"
+                )
 
-    def on_parameter(module: nn.Module, name: str, value: Any) -> None:
-        count(module, name, value, 0, 0 if value is None else value.numel())
+        return count
 
-    def on_buffer(module: nn.Module, name: str, value: Any) -> None:
-        size = 0 if value is None else value.numel() * value.element_size()
-        count(module, name, value, 1, size)
-
-    def on_module(*_: object) -> None:
-        if get_ident() == thread:
-            total[2] += 1
-            if total[2] > most_modules:
-                refuse("more layers")
-
+    elements = room * total_elements(tensors.values()) + 2**24
+    limits: dict[str, tuple[int, str, Callable[[Any], int]]] = {
+        "parameter": (elements, "more, or larger, layers", torch.Tensor.numel),
+        "buffer": (_MOST_BUFFER_BYTES, "larger tables", lambda value: value.nbytes),
+        "module": (64 * len(tensors) + 20_000, "more layers", lambda value: 1),
+    }
     with ExitStack() as stack:
-        for register, hook in (
-            (registrations.register_module_parameter_registration_hook, on_parameter),
-            (registrations.register_module_buffer_registration_hook, on_buffer),
-            (registrations.register_module_module_registration_hook, on_module),
-        ):
-            stack.enter_context(register(hook))
+        for kind, limit in limits.items():
+            register = getattr(registrations, f"register_module_{kind}_registration_hook")
+            stack.enter_context(register(counting(*limit)))
         yield
 
 
