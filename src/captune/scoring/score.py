@@ -197,12 +197,7 @@ def _in_all(
     pairs = []
     for file, other in zip(files[1:], others, strict=True):
         if has_references:
-            of_reference = {found: image for image, found in other.in_references.items()}
-            found = {
-                image: of_reference[reference]
-                for image, reference in first.in_references.items()
-                if reference in of_reference
-            }
+            found = _joined(first.in_references, other.in_references)
         else:
             try:  # the other stands where the references would
                 both = match_captions(files[0], file, subset=True, ignore_extra=True)
@@ -230,6 +225,12 @@ def _in_all(
         return in_all
     left_out = sum(one.left_out for one in in_all)  # of all images that one of them has
     return [replace(one, left_out=left_out) for one in in_all]
+
+
+def _joined(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """Ids of one file -> those of the other. Both: id -> the id that the references have."""
+    known = {reference: id for id, reference in other.items()}
+    return {id: known[reference] for id, reference in one.items() if reference in known}
 
 
 def _unscored(
@@ -370,8 +371,7 @@ def by_ids_of(first: ScoredCaptions, second: ScoredCaptions) -> ScoredCaptions:
         same = {image: image for image in first.candidates}
     elif first.reference_file is not None:
         # each goes by the references' ids, which may be all that joins them: 139 and dog.jpg
-        of_reference = {found: image for image, found in first.in_references.items()}
-        same = {image: of_reference[found] for image, found in second.in_references.items()}
+        same = _joined(second.in_references, first.in_references)
     else:
         a, b = (
             replace(one.file, captions={id: [text] for id, text in one.candidates.items()})

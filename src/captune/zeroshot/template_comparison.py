@@ -239,10 +239,10 @@ def compare_templates(
             total = unit if total is None else total + unit
     if not results:
         raise ValueError("expected at least one template to compare")
-    ensemble_at = len(results) if total is not None and len(results) > 1 else None
-    if ensemble_at is not None and total is not None:
-        name = f"{_ENSEMBLE}{len(results)} (mean)"
-        results.append(evaluate(name, normalise(total)))
+    ensemble_at = None
+    if total is not None and len(results) > 1:
+        ensemble_at = len(results)
+        results.append(evaluate(f"{_ENSEMBLE}{ensemble_at} (mean)", normalise(total)))
     best = None
     if known.size:
         best = max(range(len(results)), key=lambda index: results[index].accuracy or 0.0)

@@ -10,16 +10,7 @@ from markupsafe import Markup
 
 from captune.json_yaml import convert
 from captune.pages import charts
-from captune.pages.blocks import (
-    Beside,
-    Chart,
-    Fold,
-    Heading,
-    Paragraph,
-    Remarks,
-    Section,
-    Tiles,
-)
+from captune.pages.blocks import Beside, Chart, Fold, Heading, Paragraph, Remarks, Section, Tiles
 from captune.pages.sections import (
     PageContext,
     agreement_blocks,
@@ -299,9 +290,9 @@ def _curves(methods: Sequence[Method]) -> list[Any]:
     from captune.plots.captions import smoothed
 
     by = selecting_score(methods)
+    key = [(f"series-{i % _SERIES + 1}", method.name) for i, method in enumerate(methods)]
     lines, losses, scores, kept = [], [], [], []
-    for i, method in enumerate(methods):
-        tone = f"series-{i % _SERIES + 1}"
+    for method, (tone, _) in zip(methods, key, strict=True):
         logged = [(a, b) for a, b in method.at("history", "losses") if b is not None]
         if logged:
             import numpy as np
@@ -314,7 +305,6 @@ def _curves(methods: Sequence[Method]) -> list[Any]:
         scores.append((tone, _points(each, by)))
         best = method.at("best_epoch")
         kept += [(tone, epoch, y) for epoch, y in _points(each, by) if round(epoch) == best]
-    key = [(f"series-{i % _SERIES + 1}", method.name) for i, method in enumerate(methods)]
     name = title_of(by)
     drawn = [
         Chart(
