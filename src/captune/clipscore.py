@@ -21,13 +21,7 @@ from captune.features.encode import encode_all, encode_texts
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
 from captune.images.find import ImageData, ImageInMemory
-from captune.models.encoders import (
-    ContextLength,
-    Floats,
-    ImageTextModel,
-    describe_model,
-    normalise,
-)
+from captune.models.encoders import ContextLength, Floats, ImageTextModel, describe_model, normalise
 from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
 from captune_metrics.corpus import check_images

@@ -25,13 +25,7 @@ from captune.errors import UserError
 from captune.features.batching import AdaptiveBatches
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
-from captune.features.pipeline import (
-    Encoding,
-    ImageFeature,
-    Told,
-    encode_each,
-    space_of,
-)
+from captune.features.pipeline import Encoding, ImageFeature, Told, encode_each, space_of
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, TextEncoder
 from captune.progress import SILENT, Progress

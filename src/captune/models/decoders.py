@@ -24,12 +24,7 @@ from captune.models import hub, vetting
 from captune.models.devices import resolve_device, resolve_dtype
 from captune.models.lite import assets
 from captune.models.load import ASSIGNMENT, parse_decoder, require_config
-from captune.models.tokenizers import (
-    choose_tokenizer,
-    decoded,
-    tokenizer_files,
-    vetted_tokenizer,
-)
+from captune.models.tokenizers import choose_tokenizer, decoded, tokenizer_files, vetted_tokenizer
 from captune.models.weights import (
     NoRandomValues,
     choose_weights,

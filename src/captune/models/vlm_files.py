@@ -18,12 +18,7 @@ from captune.json_yaml import read_object
 from captune.models import hub, vetting
 from captune.models.devices import resolve_device, resolve_dtype
 from captune.models.preprocessing import PROCESSOR_FILES, check_pixels
-from captune.models.quantised import (
-    cast_unquantised,
-    check_stated,
-    how_to_load,
-    keep_unpacked,
-)
+from captune.models.quantised import cast_unquantised, check_stated, how_to_load, keep_unpacked
 from captune.models.tokenizers import choose_tokenizer, tokenizer_files, vetted_tokenizer
 from captune.models.vlm import VLM
 from captune.models.weights import (

@@ -40,12 +40,7 @@ from captune.attribution.deletion_insertion import (
     random_curves,
     random_losses,
 )
-from captune.attribution.faithful.dataset import (
-    FUNCTION_WORDS,
-    BoxTarget,
-    Example,
-    part_of_speech,
-)
+from captune.attribution.faithful.dataset import FUNCTION_WORDS, BoxTarget, Example, part_of_speech
 from captune.attribution.faithful.sanity import entropies
 from captune.attribution.methods import MAP_METHODS, LayerHead
 from captune_metrics.display import Interval
