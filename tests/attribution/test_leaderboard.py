@@ -30,7 +30,12 @@ from captune.attribution.faithful.measure import (
     MapId,
     Measurements,
 )
-from captune.attribution.faithful.results import eval_report, map_results, part_of_speech_results
+from captune.attribution.faithful.results import (
+    MapResult,
+    eval_report,
+    map_results,
+    part_of_speech_results,
+)
 from captune.attribution.masking import token_masking
 from captune.attribution.methods import LayerHead
 from captune.captioning.model import CaptionModel
@@ -270,3 +275,8 @@ def test_shuffling_depends_on_the_seed_only(planted: tuple[CaptionModel, list[Ex
     assert order == [example.image for example in shuffled(examples, 3)]
     assert sorted(order) == list(range(8))
     assert order != [example.image for example in shuffled(examples, 4)]
+
+
+def test_a_map_that_was_measured_on_no_word_has_no_advantage() -> None:
+    measured_on_none = MapResult(ATTENTION, {}, {}, {}).as_json()
+    assert (measured_on_none["words"], measured_on_none["advantage"]) == (0, None)

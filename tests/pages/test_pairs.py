@@ -86,7 +86,7 @@ def test_agreement_of_the_run_is_shown(run: Path, tmp_path: Path) -> None:
     metrics["agreement"] = {"pairs": [pair]}
     (run / "metrics.json").write_text(json.dumps(metrics))
     page = write_gallery(rank_run(RankOptions(run=run)), tmp_path)[0]["page"].read_text()
-    assert "-1.00 (-1.00 to -0.90)" in page
+    assert "−1.00 (−1.00 to −0.90)" in page
     assert "Kendall" in page
 
 

@@ -112,13 +112,13 @@ def test_a_difference_below_what_can_be_detected_is_explained() -> None:
             0.2,
             -0.2,
             "The metrics contradict each other: B is better than A by CIDEr-D (+0.200), and A is"
-            " better than B by CLIPScore (-0.200).",
+            " better than B by CLIPScore (−0.200).",
         ),
         (0.2, 0.2, "B is better than A by CIDEr-D (+0.200) and CLIPScore (+0.200)."),
         (
             -0.2,
             0.001,
-            "A is better than B by CIDEr-D (-0.200). No difference between A and B was seen by"
+            "A is better than B by CIDEr-D (−0.200). No difference between A and B was seen by"
             " CLIPScore.",
         ),
         (0.001, -0.001, "No difference between A and B was seen by CIDEr-D and CLIPScore."),
@@ -136,7 +136,7 @@ def test_the_headline_says_what_came_out(cider: float, clip: float, expected: st
 def test_verdict_where_nothing_was_seen_says_what_can_be_detected() -> None:
     found = compared(*noisy(100, 0.001))
     assert found.finding == "unseen"
-    assert found.verdict.startswith("CIDEr-D: no difference was seen: B - A is +0.001, 95 % [-0.0")
+    assert found.verdict.startswith("CIDEr-D: no difference was seen: B − A is +0.001, 95 % [−0.0")
     enough = (
         f"100 images are enough to detect a difference of {found.detectable_difference:.3f} or more"
     )
@@ -162,7 +162,7 @@ def test_what_one_test_alone_would_call_better_is_not_settled_among_several() ->
     assert together.p == alone.p
     assert together.p_holm == pytest.approx(3 * alone.p)
     assert together.finding == "unsettled"
-    assert together.verdict.startswith("CIDEr-D: not settled: B - A is +0.045, 95 % [0.00")
+    assert together.verdict.startswith("CIDEr-D: not settled: B − A is +0.045, 95 % [0.00")
     p_holm = f"{together.p_holm:.3f}" if together.p_holm < 0.1 else f"{together.p_holm:.2f}"
     assert f"p {alone.p:.3f} ({p_holm} for 3 metrics); 200 images are" in together.verdict
 
@@ -191,7 +191,7 @@ def test_one_image_has_no_interval_and_no_verdict() -> None:
     found = compared([0.5], [0.7])
     assert found.interval is found.p is found.detectable_difference is found.effect_size is None
     assert found.finding == "unknown"
-    assert found.verdict.startswith("CIDEr-D: B - A is +0.200 on one image")
+    assert found.verdict.startswith("CIDEr-D: B − A is +0.200 on one image")
     assert json_value(found.figures())["interval"] is None
 
 

@@ -34,7 +34,7 @@ from captune.runs import RunWriter, read_run
 from captune.runs.maps import MapWriter
 from captune.runs.writer import writes_run
 from captune.tables import Column, Table, number, numbers
-from captune.text import counted, percent
+from captune.text import counted, decimal, percent
 from captune.zeroshot.classifier import ZeroShotClassifier
 from captune_metrics.display import printable, quoted
 
@@ -390,7 +390,7 @@ def _word_table(record: Mapping[str, Any]) -> Table:
     rows = [
         [
             word["word"],
-            number(word["log_probability"], "{:z.2f}".format),
+            number(word["log_probability"], lambda p: decimal(p, 2)),
             "" if word["faithfulness"] is None else word["faithfulness"]["mark"],
         ]
         for word in record["words"]

@@ -27,7 +27,7 @@ from captune.runs.metrics import NegationProbe
 from captune.runs.records import json_value
 from captune.runs.writer import writes_run
 from captune.tables import Table, of_mappings, write_csv
-from captune.text import counted
+from captune.text import counted, signed
 from captune.zeroshot.labels import Labels, known_truth, read_labels
 from captune.zeroshot.prompts import expand, fill, negate
 from captune.zeroshot.template_comparison import (
@@ -99,7 +99,7 @@ class PromptsResult(Result):
         for index, one in enumerate(comparison.results):
             if index != comparison.best:
                 changes = comparison.class_changes(index, top=4)
-                words = ", ".join(f"{c.label} {c.change:+d} of {c.images}" for c in changes)
+                words = ", ".join(f"{c.label} {signed(c.change, 0)} of {c.images}" for c in changes)
                 said.append(f"  {one.template}: {words or 'none'}")
         return said
 

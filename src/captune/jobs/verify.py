@@ -378,7 +378,7 @@ class _Again:
             computed = self._now["metrics"].get(id, {}).get(shown)
             holds = f"/metrics/{id}/{shown}" not in wrong
             name = figures["name"] or id
-            title = f"B - A of {name}" if shown == "difference" else name
+            title = f"B − A of {name}" if shown == "difference" else name
             self._found.checks.append(Check(id, title, figures[shown], computed, holds))
 
     def compare_inputs(self, side: str, then: _Inputs, now: Mapping[str, Any]) -> None:

@@ -295,10 +295,10 @@ def _others(ranking: Ranking, source: RunSource) -> Table | None:
 
 def _agreement(ranking: Ranking, metric: str) -> str | None:
     found = ranking.agreement(metric)
-    if found is None:
+    if found is None or found.tau is None:
         return None
-    spread = " ({:.2f} to {:.2f})".format(*found.ends) if found.ends else ""
-    return f"{found.tau:.2f}{spread}"
+    spread = " ({} to {})".format(*(decimal(one, 2) for one in found.ends)) if found.ends else ""
+    return f"{decimal(found.tau, 2)}{spread}"
 
 
 def _distribution(ranking: Ranking) -> Chart | None:

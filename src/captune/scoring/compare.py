@@ -29,7 +29,7 @@ from captune.runs.records import CompareRecord
 from captune.scoring.rank import comparable, title_of_scores
 from captune.scoring.score import ScoredCaptions, by_ids_of
 from captune.statistics import SIGNIFICANT, holm
-from captune.text import listed, p_value
+from captune.text import decimal, listed, p_value, signed
 from captune_metrics.resampling import (
     RESAMPLES,
     Doubles,
@@ -68,21 +68,21 @@ class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict
         n = len(self.ids)
         if self.finding == "same":
             return f"{self.title}: the same on every image"
-        difference = _number(self.difference, self.digits, signed=True)
+        difference = signed(self.difference, self.digits)
         if self.finding == "unknown":
             return (
-                f"{self.title}: B - A is {difference} on one image, which says nothing about others"
+                f"{self.title}: B − A is {difference} on one image, which says nothing about others"
             )
         assert self.p is not None
         assert self.p_holm is not None
         assert self.interval is not None
         assert self.detectable_difference is not None
         low, high = self.interval
-        seen = _number(self.detectable_difference, self.digits)
+        seen = decimal(self.detectable_difference, self.digits)
         if self.finding in ("A", "B"):
             if self.finding == "A":
                 low, high = -high, -low
-            by = _number(abs(self.difference), self.digits)
+            by = decimal(abs(self.difference), self.digits)
             better = (
                 f"{self.finding} is better by {by} {self.title}, {self._range(low, high)},"
                 f" {self._p()}"
@@ -97,7 +97,7 @@ class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict
                 f"{better}; {n:,} images are enough to detect a difference of {seen} or more"
                 " (power 80 %)"
             )
-        where = f"B - A is {difference}, {self._range(low, high)}, {self._p()}"
+        where = f"B − A is {difference}, {self._range(low, high)}, {self._p()}"
         if self.finding == "unsettled":
             return (
                 f"{self.title}: not settled: {where}; {n:,} images are enough to detect a"
@@ -109,7 +109,7 @@ class MetricComparison(ComparedMetric, frozen=True, kw_only=True, eq=False, dict
         )
 
     def _range(self, low: float, high: float) -> str:
-        return f"95 % [{_number(low, self.digits)}, {_number(high, self.digits)}]"
+        return f"95 % [{decimal(low, self.digits)}, {decimal(high, self.digits)}]"
 
     def _p(self) -> str:
         """p as it stands, and after Holm where that reads otherwise."""
@@ -168,7 +168,7 @@ class Comparison:
             for finding in ("B", "A", "unsettled", "unseen", "same")
         }
         told = [
-            f"{better} is better than {other} by {self._of(found[better], signed=True)}"
+            f"{better} is better than {other} by {self._of(found[better], differences=True)}"
             for better, other in (("B", "A"), ("A", "B"))
             if found[better]
         ]
@@ -187,16 +187,14 @@ class Comparison:
         return " ".join([*first, *([f"{second[0].upper()}{second[1:]}."] if second else [])])
 
     def _of(
-        self, metrics: Sequence[MetricComparison], *, signed: bool = False, every: str = "all"
+        self, metrics: Sequence[MetricComparison], *, differences: bool = False, every: str = "all"
     ) -> str:
-        """The metrics by their titles, with their differences where signed."""
+        """The metrics by their titles, with their differences where these are asked for."""
         titles = [
-            f"{one.title} ({_number(one.difference, one.digits, signed=True)})"
-            if signed
-            else one.title
+            f"{one.title} ({signed(one.difference, one.digits)})" if differences else one.title
             for one in metrics
         ]
-        many = len(metrics) == len(self.metrics) > 2 and not signed
+        many = len(metrics) == len(self.metrics) > 2 and not differences
         return f"{every} {len(metrics)} metrics" if many else listed(titles)
 
     def verdicts(self) -> list[str]:
@@ -384,11 +382,6 @@ class _Order:
             # the original is held too: an id is only unique while its object lives
             self._sorted[key] = (scores.statistics, rows)
         return self._sorted[key][1]
-
-
-def _number(value: float, digits: int, *, signed: bool = False) -> str:
-    text = f"{value:{'+' if signed else ''}.{digits}f}"
-    return text if float(text) else text.lstrip("+-")
 
 
 def _prefer(titles: Sequence[str]) -> str:

@@ -402,9 +402,10 @@ def _sentence(pair: AgreementPair, scores: Mapping[str, Scores]) -> str | None:
         return None
     first, second = (title_of_scores(scores[id]) for id in pair.metrics)
     how = "against each other" if pair.tau < -DISAGREEMENT else "differently"
-    spread = "" if pair.interval is None else ", 95 % [{:.2f}, {:.2f}]".format(*pair.interval)
+    tau, *ends = (decimal(one, 2) for one in (pair.tau, *(pair.interval or ())))
+    spread = ", 95 % [{}, {}]".format(*ends) if ends else ""
     return (
-        f"{first} and {second} order these images {how}: Kendall's tau {pair.tau:.2f}{spread}; "
+        f"{first} and {second} order these images {how}: Kendall's tau {tau}{spread}; "
         "look at the captions on which they disagree before trusting either"
     )
 

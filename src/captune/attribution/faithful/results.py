@@ -32,7 +32,7 @@ from captune.attribution.faithful.measure import (
 from captune.attribution.faithful.sanity import SanityChecks
 from captune.attribution.methods import DefaultMap
 from captune.runs.records import json_value
-from captune.text import listed, percent
+from captune.text import decimal, listed, percent, signed
 
 POINTING_CENTRE = "pointing_centre"  # the centre's, on the words that a map was measured on
 MEASURES = (
@@ -66,7 +66,8 @@ class MapResult:
     def as_json(self) -> dict[str, Any]:
         """`method, layer, head`, every figure with its interval, and of how many they are.
 
-        images, words: of the first measure; curves may be of fewer than people's boxes.
+        images, words: of the first measure; curves may be of fewer than people's boxes. Where no
+        measure was taken there is no advantage either.
         """
         found = self.name.as_json()
         for measure in MEASURES:
@@ -79,7 +80,7 @@ class MapResult:
         for start, one in (("", first), ("pointing_", self.estimates.get(POINTING))):
             found[f"{start}images"] = one.images if one else 0
             found[f"{start}words"] = one.words if one else 0
-        return found | {"advantage": self.advantage}
+        return found | {"advantage": self.advantage if first else None}
 
 
 def map_results(measurements: Measurements) -> list[MapResult]:
@@ -179,8 +180,8 @@ def row_sentence(row: MapResult, random: MapResult | None) -> str:
     for measure in (INSERTION, DELETION):
         if measure in row.estimates:
             control = random.estimates.get(measure) if random else None
-            beside = f" (random {control.value:.2f})" if control else ""
-            told.append(f"{measure} {row.estimates[measure].value:.2f}{beside}")
+            beside = f" (random {decimal(control.value, 2)})" if control else ""
+            told.append(f"{measure} {decimal(row.estimates[measure].value, 2)}{beside}")
     if POINTING in row.estimates:
         pointing = f"pointing {percent(row.estimates[POINTING].value, 0)}"
         if POINTING_CENTRE in row.estimates:
@@ -202,8 +203,8 @@ def people_sentence(row: MapResult) -> str | None:
 
 
 def _hits(found: Difference) -> str:
-    low, high = (100 * value for value in found.interval)
-    return f"{100 * found.difference:+.0f} points of hits (95 % {low:+.0f} to {high:+.0f})"
+    by, low, high = (signed(100 * value, 0) for value in (found.difference, *found.interval))
+    return f"{by} points of hits (95 % {low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -317,8 +318,8 @@ def _sentences(
     if against and baseline is not None:
         told = []
         for measure, one in against.items():
-            low, high = one.interval
-            by = f"{measure} {one.verdict} by {one.difference:+.2f} ({low:+.2f} to {high:+.2f})"
+            by, low, high = (signed(value, 2) for value in (one.difference, *one.interval))
+            by = f"{measure} {one.verdict} by {by} ({low} to {high})"
             told.append(_hits(one) if measure == POINTING else by)
         yield f"Against {baseline}, the original report's map: {', '.join(told)}."
 

@@ -23,7 +23,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.vlm_image import AnyModel, VLMReader
 from captune.captioning.bridge import Bridge
 from captune.images import open_image
-from captune.text import percent
+from captune.text import decimal, percent
 from captune_metrics.resampling import Doubles
 
 # the maps [words, rows, columns] of a captioned image as the captioner is now
@@ -73,10 +73,10 @@ class SanityChecks:
         kept = "stays" if self.shift >= SAME else "does not stay"
         return [
             f"the map {depends} on what {learnt} learnt: with all of it randomised the maps"
-            f"{still} correlate with the true ones by {left:.2f}",
+            f"{still} correlate with the true ones by {decimal(left, 2)}",
             places,
             f"the map {kept} the same when the image moves by one pixel: correlation"
-            f" {self.shift:.2f}",
+            f" {decimal(self.shift, 2)}",
         ]
 
 

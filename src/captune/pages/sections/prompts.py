@@ -9,7 +9,7 @@ from captune.pages.sections import PageContext, reliability_block
 from captune.pages.sources import RunSource, joined, words
 from captune.statistics import SIGNIFICANT
 from captune.tables import Column, Estimate, Fraction, Table, numbers
-from captune.text import count, decimal, one_line, p_value, percent, points
+from captune.text import count, decimal, one_line, p_value, percent, points, signed
 
 _CHANGES = 12
 
@@ -248,7 +248,7 @@ def _changes(source: RunSource, best: int) -> Table:
                 [
                     one_line(prompts[i]["template"]),
                     one_line(str(change["label"])),
-                    source.figure(lambda n: f"{n:+d}".replace("-", "−"), *place, "change"),
+                    source.figure(lambda n: signed(n, 0), *place, "change"),
                     source.figure(count, *place, "images"),
                 ]
             )
