@@ -118,10 +118,8 @@ def _labels_of(source: Source) -> tuple[list[str], dict[str, str]]:
 
 
 def _looks_like_path(text: str) -> bool:
-    separators = {"/", os.sep}
-    return text.strip().lower().endswith(_PATH_ENDINGS) or (
-        "," not in text and any(separator in text for separator in separators)
-    )
+    has_folders = "," not in text and not {"/", os.sep}.isdisjoint(text)
+    return has_folders or text.strip().lower().endswith(_PATH_ENDINGS)
 
 
 def _from_file(path: str) -> Labels:
@@ -263,12 +261,11 @@ def read_truth(source: str | Path, images: Sequence[ImageFile], labels: Labels) 
     shown = printable(source)
     asked = parse_source(source)
     named_rows = {} if asked is None else _labels_of(asked)[1]
+    unused: list[str] = []
     if source == "from-name":
         answers = dict(_by_names(images, labels))
-        unused: list[str] = []
     elif source == "from-folder" or (asked is not None and not named_rows):
         answers = dict(_by_folders(images, labels))
-        unused = []
     else:
         rows = {name: _Answer(label, name) for name, label in named_rows.items()}
         if asked is None:
