@@ -189,11 +189,7 @@ def _prepare_any(
         reranker = None
         if choosing is not None:
             reranker = load_reranker(
-                choosing,
-                place,
-                ImageIdentity(spec, "", ""),
-                GridShape(1, 1, 1, 1),
-                options=options,
+                choosing, place, ImageIdentity(spec, "", ""), GridShape(1, 1, 1, 1), options=options
             )
         captioner = AnyCaptioner(vlm, about, reranker, vision_id=vision_id, **how)
         if tuned is not None:

@@ -76,11 +76,7 @@ class CaptionDataset:
 
 
 def read_dataset(
-    captions: str | Path,
-    found: ImageSet,
-    *,
-    limit: int = 0,
-    seed: int = 0,
+    captions: str | Path, found: ImageSet, *, limit: int = 0, seed: int = 0
 ) -> CaptionDataset:
     """The captioned images of a file among those that were found: `MatchedCaptions.read`."""
     return match_dataset(captions, found).read(limit=limit, seed=seed)
@@ -121,11 +117,7 @@ class MatchedCaptions:
         return replace(self, captions=rest), replace(self, captions=some, notes=[note])
 
     def read(
-        self,
-        *,
-        limit: int = 0,
-        seed: int = 0,
-        advance: Callable[[int], None] = lambda done: None,
+        self, *, limit: int = 0, seed: int = 0, advance: Callable[[int], None] = lambda done: None
     ) -> CaptionDataset:
         """Those whose images can be read; the others are skipped and named.
 

@@ -297,11 +297,7 @@ def opened_image(
 
 @contextmanager
 def decoded_image(
-    data: bytes,
-    name: str = "",
-    *,
-    max_megapixels: float | None = None,
-    at_least: int | None = None,
+    data: bytes, name: str = "", *, max_megapixels: float | None = None, at_least: int | None = None
 ) -> Iterator[Image.Image]:
     """As `decode_image` and `opened_image`, of bytes that are at hand."""
     with ExitStack() as held:
@@ -335,12 +331,7 @@ def _decode(data: bytes, most_pixels: int, at_least: int | None, held: ExitStack
     with _decoders.taken() as decoder:
         held.enter_context(_place(memory, limit))
         return decoder.decode(
-            data,
-            kind,
-            most_pixels=most_pixels,
-            memory=memory,
-            seconds=seconds,
-            at_least=at_least,
+            data, kind, most_pixels=most_pixels, memory=memory, seconds=seconds, at_least=at_least
         )
 
 

@@ -176,10 +176,7 @@ def caption(images: Images, *, model: str | Path = ..., **options: Any) -> Capti
 @overload
 def caption(images: Images, *, model: list[Any], **options: Any) -> CaptionersResult: ...
 def caption(
-    images: Images,
-    *,
-    model: str | Path | list[Any] = LITE,
-    **options: Any,
+    images: Images, *, model: str | Path | list[Any] = LITE, **options: Any
 ) -> CaptionResult | CaptionersResult:
     """Describe images in words, as `captune caption`.
 

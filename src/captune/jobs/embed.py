@@ -67,11 +67,7 @@ class EmbedResult(Result):
         return [f"{counted(rows, noun)}, {dimension} numbers per {noun}"]
 
 
-def embed(
-    images: Images = (),
-    to: str | Path | Sequence[str] = (),
-    **options: Any,
-) -> EmbedResult:
+def embed(images: Images = (), to: str | Path | Sequence[str] = (), **options: Any) -> EmbedResult:
     """Write features of images or sentences into files, as `captune embed`.
 
     images: folders, files and globs, or images in memory (`find_images`). to: FILE.npz,

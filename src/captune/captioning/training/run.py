@@ -120,12 +120,7 @@ def _judged(
         swapped = min(SHUFFLED, len(setup.val.data))
         with progress.bar(f"{method}: captions of swapped images", swapped) as advance:
             findings = diagnose(
-                model,
-                setup.val,
-                written,
-                leaked=setup.leaked,
-                seed=options.seed,
-                advance=advance,
+                model, setup.val, written, leaked=setup.leaked, seed=options.seed, advance=advance
             )
         reranking = _reranking(setup, model, method)
     scores = score_captions(written.captions, setup.val)

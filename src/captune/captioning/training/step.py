@@ -22,14 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captune.captioning.model import (
-    IGNORED,
-    CaptionModel,
-    Trainable,
-    batch,
-    pad_tags,
-    token_losses,
-)
+from captune.captioning.model import IGNORED, CaptionModel, Trainable, batch, pad_tags, token_losses
 from captune.captioning.rerank import cosines_of
 from captune.captioning.training.batches import (
     Batches,
