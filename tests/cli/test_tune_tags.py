@@ -26,6 +26,7 @@ from captune.captioning.training import frozen
 from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.errors import UserError
+from captune.pages.sections import read_before
 from captune.runs import read_run
 from captune.runs.records import NO_BETTER, no_better
 
@@ -171,6 +172,14 @@ def test_captions_of_similar_images_reach_the_captions(
     records = json.loads(capsys.readouterr().out)["explanations"]
     copied = [word for record in records for word in record["words"] if word.get("told")]
     assert copied
+    assert all(
+        word["word"] in record["read"]
+        for record in records
+        for word in record["words"]
+        if word.get("told")
+    )
+    assert read_before(["a, b", "", "a, b", "c"]) == {"read": "a, b; c"}
+    assert read_before([""]) == {}
     doubted = {"faithfulness": {"mark": NO_BETTER}}
     some = [copied[0] | doubted, {"word": "a"} | doubted]
     assert no_better({"words": some}) == ["a"]

@@ -19,7 +19,8 @@ from captune.captioning.any_captioner import AnyCaptioner, Ready
 from captune.captioning.caption import WORD, word_pieces
 from captune.captioning.captioner import Captioner
 from captune.captioning.generate import GenerationSettings
-from captune.captioning.model import IGNORED, CaptionModel
+from captune.captioning.model import CaptionModel
+from captune.captioning.tags import texts_of
 from captune.errors import UserError
 from captune.features.encode import encode_grids
 from captune.images import ImageFile, Skipped, UnreadableImage, open_image
@@ -86,13 +87,9 @@ class CaptionedImage:
         return model.places_before(self.known) if isinstance(model, CaptionModel) else 0
 
     @property
-    def told(self) -> set[str]:
-        """The words of what was read of the image before its caption."""
-        if self.known is None:
-            return set()
-        ids = [id for id in self.known[0].tolist() if id != IGNORED]
-        (text,) = self.model.decoder.decode([ids])
-        return set(re.findall(r"\w+", text.casefold()))
+    def read(self) -> str:
+        """What the captioner read of the image before its caption."""
+        return "".join(texts_of(self.known, self.model.decoder))
 
     @property
     def caption(self) -> str:

@@ -6,6 +6,7 @@ serve all words; a full mark comes from the whole curves.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ class Explanation(NotebookDisplay):
 
     method, layer_head: how the maps were made. is_user_caption: the captioner did not write it.
     frame: what of the upright image the maps lie over, or None: all of it. maps_file: where they
-    are, relative to the run. agreement, flagged: as of a `Caption`.
+    are, relative to the run. agreement, flagged, read: as of a `Caption`.
     """
 
     image: ImageFile
@@ -78,6 +79,7 @@ class Explanation(NotebookDisplay):
     maps_file: str | None = None
     agreement: float | None = None
     flagged: bool | None = None
+    read: str = ""
 
     @property
     def maps(self) -> Tensor:
@@ -97,7 +99,7 @@ class Explanation(NotebookDisplay):
             "path": self.image.name,
             "caption": self.caption,
             "given": self.is_user_caption,
-            **judged(self.agreement, self.flagged),
+            **judged(self.agreement, self.flagged, self.read),
             "words": [word.record() for word in self.words],
             "maps": self.maps_file,
             **({} if self.frame is None else {"frame": self.frame.edges}),
@@ -110,7 +112,7 @@ class Explanation(NotebookDisplay):
         return {
             "image": self.image.spelled,
             "caption": self.caption,
-            **judged(self.agreement, self.flagged),
+            **judged(self.agreement, self.flagged, self.read),
             "no_better_than_chance": " ".join(doubtful) if any(marks) else None,
         }
 
@@ -152,6 +154,7 @@ def explain_words(
         layer_head,
         captioned.is_user_caption,
         agreement=captioned.agreement,
+        read=captioned.read,
     )
 
 
@@ -177,7 +180,7 @@ def _explained(
     if method.is_fraction(layer_head) and captioned.reader is None:
         fractions = maps.sum(dim=(1, 2)).tolist()
     names = [captioned.spans[word].word for word in words]
-    read = captioned.told
+    read = set(re.findall(r"\w+", captioned.read.casefold()))
     told = [bare_word(name) in read for name in names]
     each = zip(names, said, maps, fractions, found, told, strict=True)
     return [ExplainedWord(*one) for one in each]

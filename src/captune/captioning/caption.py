@@ -37,6 +37,7 @@ class Caption(NotebookDisplay):
     candidates: what it was chosen among (captioning.rerank), the best first; None where it was not.
     ids: of its tokens, without the end; of one that is read from a run none.
     captioner: the name of the one that wrote it, where several were asked.
+    read: tags, or captions of similar images, that the captioner read of the image before.
     """
 
     image: ImageFile
@@ -50,6 +51,7 @@ class Caption(NotebookDisplay):
     candidates: list[Candidate] | None = None
     ids: Sequence[int] = ()
     captioner: str = ""
+    read: str = ""
 
     @property
     def mean_log_probability(self) -> float:
@@ -66,7 +68,7 @@ class Caption(NotebookDisplay):
             "tokens": self.tokens,
             "log_probability": round(self.log_probability, 6),
             "mean_log_probability": round(self.mean_log_probability, 6),
-            **judged(self.agreement, self.flagged),
+            **judged(self.agreement, self.flagged, self.read),
             "words": [
                 {"word": word.word, "log_probability": round(word.log_probability, 6)}
                 for word in self.words
@@ -81,7 +83,7 @@ class Caption(NotebookDisplay):
             **({"captioner": self.captioner} if self.captioner else {}),
             "caption": self.caption,
             "log_probability": round(self.log_probability, 6),
-            **judged(self.agreement, self.flagged),
+            **judged(self.agreement, self.flagged, self.read),
         }
 
     @classmethod
@@ -97,6 +99,7 @@ class Caption(NotebookDisplay):
             record.get("agreement"),
             record.get("flagged"),
             [Candidate(**one) for one in record.get("candidates", [])] or None,
+            read=record.get("read", ""),
         )
 
 
@@ -122,9 +125,13 @@ def told(candidate: Candidate) -> dict[str, Any]:
     return {"caption": as_sentence(candidate.caption), **known}
 
 
-def judged(agreement: float | None, flagged: bool | None) -> dict[str, Any]:
-    """What is known of whether people would agree, as records and answers have it."""
-    known = {"agreement": agreement and round(agreement, 4), "flagged": flagged}
+def judged(agreement: float | None, flagged: bool | None, read: str = "") -> dict[str, Any]:
+    """Whether people would agree, and what was read before, as records and answers have it."""
+    known = {
+        "agreement": agreement and round(agreement, 4),
+        "flagged": flagged,
+        "read": read or None,
+    }
     return {name: value for name, value in known.items() if value is not None}
 
 

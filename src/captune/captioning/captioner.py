@@ -40,7 +40,7 @@ from captune.captioning.rerank import (
     write,
 )
 from captune.captioning.settings import CONFIG, SHARED, WEIGHTS, checkpoint_folder
-from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model
+from captune.captioning.tags import SimilarCaptions, Tagger, load_tags_model, texts_of
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
 from captune.features.encode import Halves, grids_bytes
@@ -218,6 +218,9 @@ class Captioner:
                 tags=tags,
             )
         captions = list(captions_of(images, generated, self.model.decoder))
+        if tags is not None:
+            read = texts_of(tags, self.model.decoder)
+            captions = [replace(one, read=own) for one, own in zip(captions, read, strict=True)]
         agreement = self.agreement
         if agreement is None:
             return captions

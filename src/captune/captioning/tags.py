@@ -23,7 +23,7 @@ from torch import Tensor
 
 from captune.captioning.checkpoint import ImageIdentity, Recipe, TagSettings, check_model
 from captune.captioning.datastore import Datastore
-from captune.captioning.model import pad_tags
+from captune.captioning.model import IGNORED, pad_tags
 from captune.captioning.rerank import pooled, vectors_of
 from captune.features.cache import FeatureCache
 from captune.images import ImageFile
@@ -200,6 +200,13 @@ class SimilarCaptions:
             row.extend(end if row else ())
             found.append(row)
         return found
+
+
+def texts_of(tags: Tensor | None, decoder: Decoder) -> list[str]:
+    """What stands before the caption of each image, less its end; tags: as `tags_of` made them."""
+    rows = [] if tags is None else tags.tolist()
+    texts = decoder.decode([[id for id in row if id != IGNORED] for row in rows]) if rows else []
+    return [text.strip().removesuffix(_END) for text in texts]
 
 
 def tag_settings(options: TuneOptions, model: ImageTextModel) -> TagSettings:

@@ -153,7 +153,7 @@ class Candidate(Struct, frozen=True):
 
 
 class CaptionRecord(Record, frozen=True):
-    """The caption of an image. name: as in `ClassifyRecord`."""
+    """The caption of an image. read: before it was written. name: as in `ClassifyRecord`."""
 
     path: Path
     caption: str
@@ -164,6 +164,7 @@ class CaptionRecord(Record, frozen=True):
     mean_log_probability: Finite | None = None
     agreement: Share | None = None
     flagged: bool | None = None
+    read: str | None = None
     candidates: list[Candidate] = []
     name: str | None = None
 
@@ -229,6 +230,7 @@ class ExplainRecord(Record, frozen=True):
     frame: tuple[Finite, Finite, Finite, Finite] | None = None
     agreement: Share | None = None
     flagged: bool | None = None
+    read: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a frame that is turned over."""

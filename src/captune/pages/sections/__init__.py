@@ -11,7 +11,7 @@ among candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -47,6 +47,12 @@ class PageContext:
         from captune.pages.sections.caption_sources import CaptionSources
 
         return CaptionSources(self.runs)
+
+
+def read_before(texts: Iterable[str]) -> dict[str, str]:
+    """What captioners read of an image before its caption, as an item of a gallery has it."""
+    read = "; ".join(filter(None, dict.fromkeys(texts)))
+    return {"read": one_line(read)} if read else {}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class SourcedCaption:
     """One caption. line: of the records it is from. scores: metric id -> (value, where it is from).
 
     ended: whether it came to an end by itself, None where nobody knows. flagged: by --flag-below.
+    read: what the captioner read of the image before.
     """
 
     text: str
@@ -37,6 +38,7 @@ class SourcedCaption:
     scores: dict[str, tuple[float, RunSource, int]] = field(default_factory=dict)
     ended: bool | None = None
     flagged: bool = False
+    read: str = ""
 
 
 @dataclass
@@ -146,7 +148,7 @@ class CaptionSources:
         for line, record in enumerate(source.run.records(), 1):
             written = record.get("captions", record)[side] if side else record
             key = self._image(record, source)
-            marks = record.get("ended"), bool(record.get("flagged"))
+            marks = record.get("ended"), bool(record.get("flagged")), str(record.get("read", ""))
             caption = SourcedCaption(written["caption"], line, {}, *marks)
             caption.scores.update(_scores(written, source, line))
             found.captions[key] = caption

@@ -26,6 +26,7 @@ from captune.pages.sections import (
     PageContext,
     agreement_blocks,
     chosen_blocks,
+    read_before,
     score_tile,
     shard_blocks,
 )
@@ -299,6 +300,7 @@ class _Blocks:
         return {
             "image": None if card.picture is None else card.picture.number,
             "name": card.name,
+            **read_before(one.captions[key].read for one in self.sets if key in one.captions),
             "lines": lines,
             "references": card.references,
         }

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captune.pages.blocks import Fold, Gallery, Heading, Paragraph, Points, Section, Tiles
-from captune.pages.sections import KindSection, PageContext
+from captune.pages.sections import KindSection, PageContext, read_before
 from captune.pages.sources import RunSource, words
 from captune.pages.thumbnails import Album, Picture
 from captune.plots.maps import MEANING, scaled_map, why_flat
@@ -37,6 +37,7 @@ _MEASURES = (
     ("pointing_centre", percent),
     ("overlap", decimal),
 )
+_TOLD = "; it stands in what was read before"
 _THIRDS = (("upper", "", "lower"), ("left", "", "right"))
 
 
@@ -177,7 +178,7 @@ def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[st
                 "map": "" if why_flat(own) else base64.b64encode(scaled).decode(),
                 "mark": mark,
                 "good": mark == BETTER,
-                "says": map_in_words(own, mark, found),
+                "says": map_in_words(own, mark, found) + _TOLD * bool(word.get("told")),
             }
         )
     caption = one_line(str(record["caption"]))
@@ -185,6 +186,7 @@ def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[st
         "image": None if picture is None else picture.number,
         "name": one_line(record["path"]),
         "caption": caption,
+        **read_before([str(record.get("read", ""))]),
         "words": told,
         **_text(caption, [str(word["word"]) for word in told]),
         "grid": list(small.shape[1:]),

@@ -87,6 +87,7 @@
       fold.append(made("summary", "", `${item.references.length} by people`), list);
       said.append(fold);
     }
+    if (item.read) said.append(made("p", "scores", `read before: ${item.read}`));
     said.append(made("p", "file", item.name));
     li.append(said);
     return li;
@@ -186,7 +187,9 @@
       });
       line.append(button, " ");
     }
-    said.append(line, told, made("p", "file", item.name));
+    said.append(line, told);
+    if (item.read) said.append(made("p", "scores", `read before: ${item.read}`));
+    said.append(made("p", "file", item.name));
     return [box, said];
   }
 
