@@ -255,6 +255,9 @@ def test_what_cannot_be_sent_is_one_sentence(tuned: Path, tmp_path: Path) -> Non
     ):
         with pytest.raises(UserError, match=said):
             captune.push(tuned, repo, yes=True, **options)
+    for run in (tmp_path / "nowhere", Path(__file__)):
+        with pytest.raises(UserError, match=f"{run.name} is not a folder; name the --out"):
+            captune.push(run, REPO, to=tmp_path / "card")
 
 
 def test_a_captioner_of_transformers_is_none_of_a_tune(hub: FakeHub, tmp_path: Path) -> None:

@@ -128,7 +128,13 @@ def test_a_folder_that_is_no_score_run_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_run(tmp_path / "other", {"a": {"cider": 1.0}}, kind="baking")
-    for folder, told in ((other, "run of captune baking"), (tmp_path / "no", "does not exist")):
+    file = tmp_path / "captions.json"
+    file.write_text("{}")
+    for folder, told in (
+        (other, "run of captune baking"),
+        (tmp_path / "no", "does not exist"),
+        (file, "captions.json is not a finished run folder"),
+    ):
         assert main(["rank", str(folder), "--json"]) == 2
         captured = capsys.readouterr()
         assert told in captured.err

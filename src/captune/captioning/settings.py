@@ -320,6 +320,8 @@ def checkpoint_folder(folder: Path) -> Path:
 
     Raises UserError where there is no finished checkpoint.
     """
+    if not folder.is_dir():
+        raise UserError(f"{printable(folder)} is not a folder; name the --out of a captune tune")
     if (folder / CONFIG).is_file():
         return folder
     metrics = folder / "metrics.json"

@@ -108,8 +108,9 @@ def run(
     """
     from captune.pages.rank import stem_of, write_gallery
 
-    folder = options.run if options.out is None else options.out
-    check_folder_name(folder)
+    if options.out is not None:
+        check_folder_name(options.out)
+    folder = options.out or options.run
     ranking = rank_run(options)
     maps = folder / "maps" / stem_of(ranking)
     with locked_folder(folder):

@@ -245,7 +245,7 @@ class TuneOptions(DatasetOptions):
         require_within(self, ", such as 0.1", tags_least=(0, 1))
         if not 0 <= self.lr < 1:
             raise UserError(
-                "lr must be below 1, such as 1e-3, or 0 for the default of the method,"
+                "lr must be between 0 and 1, such as 1e-3, or 0 for the default of the method,"
                 f" not {self.lr}"
             )
         require_within(self, ", such as 0.5", extra_noise=(0, 100))
