@@ -355,26 +355,18 @@ class AnyCaptioner:
         """What the vision makes of each, looked up or made; None where it is not handed in."""
         if self.vlm.vision is None:
             return None
-        known = {}
-        if cache is not None:
-            known = cache.get_many(self.space, [one.content for one in some])
-        made: dict[str, Tensor] = {}
-        missing = {one.content: one for one in some if one.content not in known}
+        dtype = self.vlm.model.dtype
+        known = {} if cache is None else cache.get_many(self.space, [one.content for one in some])
+        found = {k: torch.from_numpy(v.copy()).to(self.device, dtype) for k, v in known.items()}
+        missing = {one.content: one for one in some if one.content not in found}
         if missing:
             with torch.no_grad():
-                found = self.vlm.features([one.inputs for one in missing.values()])
-            made = dict(zip(missing, found, strict=True))
-            halves = self.vlm.model.dtype == torch.float16
-            writer.save(
-                {k: (v if halves else v.float()).cpu().numpy().copy() for k, v in made.items()}
-            )
-        dtype = self.vlm.model.dtype
-        return [
-            made[one.content]
-            if one.content in made
-            else torch.from_numpy(known[one.content].copy()).to(self.device, dtype)
-            for one in some
-        ]
+                made = self.vlm.features([one.inputs for one in missing.values()])
+            new = dict(zip(missing, made, strict=True))
+            stored = dtype if dtype == torch.float16 else torch.float32
+            writer.save({k: v.to(stored).cpu().numpy().copy() for k, v in new.items()})
+            found |= new
+        return [found[one.content] for one in some]
 
     def check_length(self, inputs: Inputs, max_tokens: int) -> None:
         """Raises UserError for more tokens than the model has places for behind these."""
@@ -429,9 +421,9 @@ class AnyCaptioner:
         judged = self.reranker.judged(groups, images, nothing, cache)
         found = []
         for number, own in enumerate(judged):
-            order = sorted(range(each), key=lambda n: -own[n].score)
-            ids, said = own[order[0]].ids, chosen[number * each + order[0]]
-            found.append(Chosen(ids, said, [own[n] for n in order]))
+            best = max(range(each), key=lambda n: own[n].score)
+            ordered = sorted(own, key=lambda one: -one.score)
+            found.append(Chosen(own[best].ids, chosen[number * each + best], ordered))
         return found
 
     def _caption(self, image: ImageFile, one: Chosen) -> Caption:
