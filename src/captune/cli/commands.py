@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -23,7 +26,6 @@ from captune.cli.console import (
     print_line,
     print_result,
     print_tables,
-    run_words,
 )
 from captune.errors import MissingExtra, UserError
 from captune.escaping import bare
@@ -192,6 +194,25 @@ def _app(arguments: argparse.Namespace) -> int:
 
     serve(options, started)
     return 0
+
+
+def run_words(words: list[str], arguments: argparse.Namespace) -> tuple[int, str]:
+    """Run a command as if it were typed: (exit status, the JSON that it was asked for or "").
+
+    What it prints for `--json` is held back, as a command prints one object, unless it failed.
+    """
+    from captune.cli import main
+
+    note(f"$ {shlex.join(['captune', *words])}", quiet=arguments.json)
+    flags = [f"--{flag}" for flag in ("json", "offline", "debug") if getattr(arguments, flag)]
+    if not arguments.json:
+        return main([*words, *flags]), ""
+    held = io.StringIO()
+    with redirect_stdout(held):
+        status = main([*words, *flags])
+    if status != 0:
+        print(held.getvalue(), end="")
+    return status, held.getvalue()
 
 
 def _demo(arguments: argparse.Namespace) -> int:

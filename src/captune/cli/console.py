@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -250,22 +248,3 @@ def print_tables(tables: Sequence[Table], form: str | None) -> None:
     out = console()
     for table in tables:
         out.print(table.for_terminal())
-
-
-def run_words(words: list[str], arguments: argparse.Namespace) -> tuple[int, str]:
-    """Run a command as if it were typed: (exit status, the JSON that it was asked for or "").
-
-    What it prints for `--json` is held back, as a command prints one object, unless it failed.
-    """
-    from captune.cli import main
-
-    note(f"$ {shlex.join(['captune', *words])}", quiet=arguments.json)
-    flags = [f"--{flag}" for flag in ("json", "offline", "debug") if getattr(arguments, flag)]
-    if not arguments.json:
-        return main([*words, *flags]), ""
-    held = io.StringIO()
-    with redirect_stdout(held):
-        status = main([*words, *flags])
-    if status != 0:
-        print(held.getvalue(), end="")
-    return status, held.getvalue()

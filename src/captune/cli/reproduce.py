@@ -21,7 +21,8 @@ from string import Template
 from typing import Any
 
 from captune.captions import read_captions
-from captune.cli.console import note, print_json, run_words
+from captune.cli.commands import run_words
+from captune.cli.console import note, print_json
 from captune.errors import UserError
 from captune.escaping import console
 from captune.files import check_folder_name, lines_of, read_text

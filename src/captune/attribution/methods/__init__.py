@@ -21,7 +21,7 @@ from captune import registry
 from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.vlm_image import AnyModel
 from captune.attribution.word_scores import WordTarget, word_targets
-from captune.captioning.bridge.cross_attention import CrossAttentionLayer
+from captune.captioning.bridge import CrossAttentionLayer
 from captune.captioning.checkpoint import read_beside
 from captune.captioning.settings import EXPLAIN
 from captune.errors import UserError

@@ -21,7 +21,7 @@ from captune.attribution.captioned_image import CaptionedImage
 from captune.attribution.methods import LayerHead, MapMethod, cross_attention_layers, on_patches
 from captune.attribution.vlm_image import AnyModel
 from captune.attribution.word_scores import WordTarget, logits_at, score_of_logits, word_targets
-from captune.captioning.bridge.cross_attention import CrossAttentionLayer, in_rows
+from captune.captioning.bridge import CrossAttentionLayer, in_rows
 from captune.captioning.model import CaptionModel
 from captune.captioning.tuning import prefix
 from captune.errors import UserError

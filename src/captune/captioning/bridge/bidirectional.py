@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captune.captioning.bridge import GridShape, ImageStates, TagEmbeddings
-from captune.captioning.bridge.cross_attention import CrossAttention, in_heads, merged
+from captune.captioning.bridge import GridShape, ImageStates, TagEmbeddings, in_heads, merged
+from captune.captioning.bridge.cross_attention import CrossAttention
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import BidirectionalConfig
 from captune.errors import UserError

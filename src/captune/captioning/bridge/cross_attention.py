@@ -15,10 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
+from captune.captioning.bridge import (
+    Bridge,
+    Context,
+    CrossAttentionLayer,
+    GridShape,
+    ImageStates,
+    TagEmbeddings,
+)
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import CrossAttentionConfig
 
@@ -147,159 +153,3 @@ def cross_attention_blocks(blocks: int, every: int, last: int = 0) -> list[int]:
 
 
 BRIDGE = CrossAttention
-
-
-class ExtraKeys(nn.Module):
-    """Trained keys and values beside those of every image; what a tuning method puts into a layer.
-
-    keys, values: [heads, m, head_dim]. shared: one softmax over them and the image's. Otherwise
-    they have a softmax of their own, and what they give is added to what the image gives.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor, *, shared: bool) -> None:
-        super().__init__()
-        self.keys = nn.Parameter(keys)
-        self.values = nn.Parameter(values)
-        self.shared = shared
-
-    def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """[images, heads, t, head_dim] twice -> the same with m + t tokens."""
-        own_keys, own_values = self._for_each(len(keys))
-        return torch.cat([own_keys, keys], dim=2), torch.cat([own_values, values], dim=2)
-
-    def beside(self, queries: Tensor) -> Tensor:
-        """Queries [images, heads, n, head_dim] -> what is added for them, as they are."""
-        return F.scaled_dot_product_attention(queries, *self._for_each(len(queries)))
-
-    def _for_each(self, images: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [images, heads, m, head_dim]; nothing is copied."""
-        shape = (images, -1, -1, -1)
-        return self.keys.expand(shape), self.values.expand(shape)
-
-
-class CrossAttentionLayer(nn.Module):
-    """Attention of text positions over image tokens; the residual is its caller's.
-
-    read: channels of an image token; hidden_size: of the decoder; width: over all heads.
-    The output projection starts at zero: at first nothing is added to the decoder.
-    It computes in its own precision (float32), whatever that of the decoder is.
-    extra: set by a tuning method.
-    """
-
-    def __init__(
-        self,
-        *,
-        read: int,
-        hidden_size: int,
-        width: int,
-        heads: int,
-        bias: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.width = width
-        self.heads = heads
-        self.norm = nn.LayerNorm(hidden_size)
-        self.query = nn.Linear(hidden_size, width, bias=bias)
-        self.key = nn.Linear(read, width, bias=bias)
-        self.value = nn.Linear(read, width, bias=bias)
-        self.out = nn.Linear(width, hidden_size, bias=bias)
-        self.dropout = dropout
-        self.extra: ExtraKeys | None = None
-        nn.init.zeros_(self.out.weight)
-        if bias:
-            nn.init.zeros_(self.out.bias)
-
-    def keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Image tokens [images, t, read] -> two of [images, heads, t, head_dim]."""
-        return in_heads(self.key(tokens), self.heads), in_heads(self.value(tokens), self.heads)
-
-    def forward(
-        self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        """Hidden [images * k, n, d] over keys and values [images, heads, t, head_dim] -> as hidden.
-
-        The k rows of an image stand together. mask: [images, t], true where there is a token.
-        """
-        queries = self._queries(hidden, len(keys))
-        keys, values = self._with_extra(keys, values)
-        dropout = self.dropout if self.training else 0.0
-        allowed = None if mask is None else _widened(mask, keys.shape[2])
-        found = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=allowed, dropout_p=dropout
-        )
-        out: Tensor = self.out(self._whole(found, queries, len(hidden)))
-        return out.to(hidden.dtype)
-
-    def attention_map(self, hidden: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The weights of `forward` on the image: [images * k, heads, n, t].
-
-        Rows sum to one; to less where `extra` takes its share of their softmax.
-        """
-        read, _ = self._with_extra(keys, keys)
-        weights = self._weights(self._queries(hidden, len(keys)), read, mask)
-        return in_rows(weights, len(hidden), keys.shape[2])
-
-    def attend(
-        self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, by weights that are written out: (as hidden, weights).
-
-        Weights [images, heads, k * n, t] are what the output was computed from, so that gradients
-        by them exist; what `extra` puts before the image's tokens comes first. `in_rows` takes
-        them apart.
-        """
-        queries = self._queries(hidden, len(keys))
-        keys, values = self._with_extra(keys, values)
-        weights = self._weights(queries, keys, mask)
-        found = weights @ values
-        out: Tensor = self.out(self._whole(found, queries, len(hidden)))
-        return out.to(hidden.dtype), weights
-
-    def _whole(self, found: Tensor, queries: Tensor, rows: int) -> Tensor:
-        """What the image gives, and `extra` beside it, of all heads: [rows, n, width]."""
-        if self.extra is not None and not self.extra.shared:
-            found = found + self.extra.beside(queries)
-        return merged(found).view(rows, -1, self.width)
-
-    def _with_extra(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        if self.extra is None or not self.extra.shared:
-            return keys, values
-        return self.extra.before(keys, values)
-
-    def _weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
-        scores = queries @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
-        if mask is not None:
-            scores = scores.masked_fill(~_widened(mask, keys.shape[2]), float("-inf"))
-        weights: Tensor = scores.softmax(dim=-1)
-        return weights
-
-    def _queries(self, hidden: Tensor, images: int) -> Tensor:
-        """[images * k, n, d] -> [images, heads, k * n, head_dim]: the rows of an image in one."""
-        normed: Tensor = self.norm(hidden.to(self.norm.weight.dtype))
-        return in_heads(self.query(normed.view(images, -1, normed.shape[-1])), self.heads)
-
-
-def in_heads(projected: Tensor, heads: int) -> Tensor:
-    """[images, n, w] -> [images, heads, n, w / heads]."""
-    images, length, width = projected.shape
-    split = projected.view(images, length, heads, width // heads)
-    return torch.transpose(split, 1, 2)
-
-
-def in_rows(weights: Tensor, rows: int, tokens: int) -> Tensor:
-    """Weights [images, heads, k * n, extra + tokens] -> [images * k, heads, n, tokens]."""
-    images, heads, queries, _ = weights.shape
-    each = rows // images
-    split = weights[..., -tokens:].reshape(images, heads, each, queries // each, tokens)
-    return torch.transpose(split, 1, 2).reshape(rows, heads, queries // each, tokens)
-
-
-def merged(heads: Tensor) -> Tensor:
-    """[images, heads, n, head_dim] -> [images, n, w]."""
-    return torch.transpose(heads, 1, 2).flatten(2)
-
-
-def _widened(mask: Tensor, tokens: int) -> Tensor:
-    """[images, t] -> [images, 1, 1, tokens]; what stands before the image's tokens is seen."""
-    return F.pad(mask, (tokens - mask.shape[1], 0), value=True)[:, None, None]

@@ -23,8 +23,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from captune.captioning.bridge import Bridge, Context, GridShape, ImageStates, TagEmbeddings
-from captune.captioning.bridge.cross_attention import InputProjection, in_heads, merged
+from captune.captioning.bridge import (
+    Bridge,
+    Context,
+    GridShape,
+    ImageStates,
+    TagEmbeddings,
+    in_heads,
+    merged,
+)
+from captune.captioning.bridge.cross_attention import InputProjection
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import SoftPrefixConfig
 

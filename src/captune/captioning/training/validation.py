@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captune.captioning.agreement import features_of
-from captune.captioning.bridge.cross_attention import CrossAttentionLayer
+from captune.captioning.bridge import CrossAttentionLayer
 from captune.captioning.caption import caption_words
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.model import CaptionModel, Trainable, batch

@@ -29,8 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from captune.captioning.bridge import Bridge
-from captune.captioning.bridge.cross_attention import CrossAttentionLayer, ExtraKeys
+from captune.captioning.bridge import Bridge, CrossAttentionLayer, ExtraKeys
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import PrefixConfig
 from captune.captioning.tuning import TuningMethod
