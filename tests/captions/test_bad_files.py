@@ -196,6 +196,11 @@ def test_what_is_called_json_is_read_as_json(tmp_path, name):
             read_captions(written(tmp_path, name, content))
 
 
+def test_captions_are_not_read_from_standard_input():
+    with pytest.raises(UserError, match="standard input is not read here; give"):
+        read_captions("-")
+
+
 @pytest.mark.parametrize("path", ["none.json", "a/b", "x" * 5000, "nul\0byte", ""])
 def test_no_such_file(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)

@@ -82,7 +82,8 @@ def read_captions(path: str | Path) -> CaptionFile:
     if not exists and name == IN_MEMORY:
         raise UserError("the captions were in memory, not in a file; give a file that holds them.")
     if not exists:
-        raise UserError(f"{shown} does not exist; give {FORMS}.")
+        missing = "standard input is not read here" if name == "-" else f"{shown} does not exist"
+        raise UserError(f"{missing}; give {FORMS}.")
     collector = CaptionCollector(source, split)
     if is_folder:
         return read_folder(Path(name), collector)
