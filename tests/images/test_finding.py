@@ -225,6 +225,8 @@ def test_paths_come_out_as_they_went_in(tmp_path, monkeypatch):
     skipped = [*found.skipped, Skipped(found.images[0].name, "broken")]
     spelled = [item.path for item in found.as_given(skipped)]
     assert spelled == ["./big/gone.jpg", "./big/s/a.jpg"]
+    (address,) = find_images(["-"], io.StringIO("c.jpg\nhttps://x/y.jpg")).skipped
+    assert address == Skipped("https://x/y.jpg", "an address, not a file")
 
 
 @ANY_NAME

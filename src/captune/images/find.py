@@ -230,9 +230,10 @@ class _Search:
         for path in paths:
             if os.path.lexists(path):
                 self.add_existing(path)
+            elif _URL.match(path):
+                self.skipped[path] = (path, "an address, not a file")
             else:
-                why_not = "an address, not a file" if _URL.match(path) else "no such file"
-                self.skipped[_absolute(path)] = (path, why_not)
+                self.skipped[_absolute(path)] = (path, "no such file")
 
     def add_pattern(self, pattern: str) -> None:
         parts = Path(pattern).parts
