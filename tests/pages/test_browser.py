@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 import time
 import zlib
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests.browser import browser, complaints, requests, serious_findings
 from tests.report_runs import (
     HOSTILE,
@@ -132,6 +134,27 @@ def test_the_navigation_arrives_where_it_points(page: Path, tmp_path: Path, size
                 i,
             )
             assert -1 <= below <= 100 or left < 1  # of a short last section there is no more
+
+
+def test_a_phone_shows_at_which_side_the_navigation_goes_on(page: Path, tmp_path: Path) -> None:
+    def edges(driver: Any, left: int) -> tuple[bool, bool]:
+        """Which edges are not of the colour of the paper between, above the words."""
+        driver.execute_script(
+            f"document.querySelector('.contents ul').scrollLeft = {left};"
+            "document.querySelector('.contents').scrollIntoView()"
+        )
+        time.sleep(0.2)
+        shown = driver.find_element("css selector", ".contents").screenshot_as_png
+        with Image.open(io.BytesIO(shown)) as picture:
+            pixels = picture.convert("RGB")
+        paper = pixels.getpixel((pixels.width // 2, 4))
+        return pixels.getpixel((1, 4)) != paper, pixels.getpixel((pixels.width - 2, 4)) != paper
+
+    with browser(tmp_path, "phone") as driver:
+        driver.get(page.as_uri())
+        assert edges(driver, 0) == (False, True)
+        assert edges(driver, 120) == (True, True)
+        assert edges(driver, 10**6) == (True, False)
 
 
 def test_paper_has_everything(page: Path, tmp_path: Path) -> None:
