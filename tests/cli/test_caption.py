@@ -124,7 +124,7 @@ def test_an_unknown_model_is_status_2(
     assert main(words(images, "tiny")) == 2
     assert "tiny is not a folder" in capsys.readouterr().err
     assert main(["caption", str(images), "--beam", "0"]) == 2
-    assert "beam must be 1 or more, not 0" in capsys.readouterr().err
+    assert "beam must be from 1 to 100, not 0" in capsys.readouterr().err
 
 
 def test_lite_is_the_default(

@@ -423,9 +423,12 @@ def test_what_is_refused(
         captioned(images, tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no tuned captioner"):
         captioned(images, images)
-    for settings in ({"beam": 0}, {"max_tokens": 0}, {"batch_size": 0}):
+    for settings in ({"max_tokens": 0}, {"batch_size": 0}):
         with pytest.raises(UserError, match="must be 1 or more"):
             options(images, model, **settings)
+    for beam in (0, 9999):  # the latter would fill the machine's memory
+        with pytest.raises(UserError, match=f"beam must be from 1 to 100, not {beam}"):
+            options(images, model, beam=beam)
     with pytest.raises(UserError, match="would replace what is read"):
         captioned(images, model, predictions=images)
     with pytest.raises(UserError, match="holds files that are not a run"):

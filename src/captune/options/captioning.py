@@ -85,8 +85,9 @@ class CaptionerOptions(ModelOptions):
     def __post_init__(self) -> None:
         """Raises UserError for numbers that no caption can be written with."""
         super().__post_init__()
-        require_at_least(self, beam=1, max_tokens=1)
-        require_within(self, candidates=MOST_CANDIDATES)
+        require_at_least(self, max_tokens=1)
+        # of each image and beam memory holds what was read so far
+        require_within(self, beam=(1, 100), candidates=MOST_CANDIDATES)
 
     @property
     def decided(self) -> tuple[Any, ...]:
