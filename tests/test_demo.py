@@ -15,6 +15,7 @@ from captune.errors import UserError
 from captune.images import find_images, open_image
 from captune.models.lite.assets import PACKAGE, Asset
 from captune.runs import read_run
+from tests.full_disk import no_larger_files
 
 
 def test_the_images_are_real_and_the_labels_name_more_than_they_show(tmp_path: Path) -> None:
@@ -39,6 +40,12 @@ def test_a_folder_that_holds_something_else_stays_as_it_is(tmp_path: Path) -> No
     (tmp_path / "mine.csv").write_text("a")
     with pytest.raises(UserError, match=r'holds "mine\.csv", which is not of the demonstration'):
         gather_images(tmp_path)
+
+
+@pytest.mark.needs("linux")
+def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    with no_larger_files(1000), pytest.raises(UserError, match=r"could not be written .*make room"):
+        gather_images(tmp_path / "demo")
 
 
 def test_every_image_says_whose_it_is_and_that_it_may_be_handed_on() -> None:

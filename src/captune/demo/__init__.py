@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import MissingExtra, UserError
+from captune.files import writing
 from captune_metrics.display import printable, quoted
 
 
@@ -48,7 +49,7 @@ class Material:
 def gather_images(folder: Path) -> Material:
     """Copy the images into `folder`, with what people say of them.
 
-    Raises UserError where something else stands in it.
+    Raises UserError where something else stands in it, and where it cannot be written.
     """
     kept = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     others = [name for name in kept if name not in _OWN and not name.startswith(".")]
@@ -58,7 +59,10 @@ def gather_images(folder: Path) -> Material:
             " choose a new folder"
         )
     images = folder / "images"
-    shutil.copytree(_HERE / "images", images, dirs_exist_ok=True)
+    with writing(folder):
+        images.mkdir(parents=True, exist_ok=True)
+        for image in (_HERE / "images").iterdir():  # copytree's error of a full disk has no number
+            shutil.copyfile(image, images / image.name)
     names = sorted({image.label for image in IMAGES} | set(ABSENT))
     rows = "".join(f"{image.name},{image.label}\n" for image in IMAGES)
     captions = {Path(image.name).stem: list(image.captions) for image in IMAGES}
