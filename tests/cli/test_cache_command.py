@@ -86,5 +86,14 @@ def test_a_bad_limit_is_the_users_mistake(capsys):
     assert "not a size" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--limit", "5GB"], ["prune"], ["clear"]])
+def test_a_cache_that_cannot_be_changed_is_no_success(words, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("CAPTUNE_CACHE", str(tmp_path / "file"))
+    assert main(["cache", *words]) == 2
+    assert "features cannot be written to; make room" in capsys.readouterr().err
+    assert main(["cache"]) == 0
+
+
 def test_sizes_are_readable():
     assert [file_size(n) for n in (0, 999, 2048, 20e9)] == ["0 B", "999 B", "2.0 kB", "20.0 GB"]

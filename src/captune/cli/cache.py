@@ -11,6 +11,7 @@ from captune.cli.console import print_json, print_tables
 from captune.errors import UserError
 from captune.escaping import console
 from captune.text import file_size
+from captune_metrics.display import printable
 
 if TYPE_CHECKING:
     from captune.features.cache import SpaceUsage
@@ -33,6 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
             freed = cache.prune()
         elif arguments.action == "clear":
             freed = cache.clear()
+        if (limit is not None or freed is not None) and not cache.is_writable:
+            raise UserError(
+                f"{printable(cache.folder)} cannot be written to; make room, or name another"
+                " folder in CAPTUNE_CACHE"
+            )
         found = cache.statistics()
     spaces = [
         {
