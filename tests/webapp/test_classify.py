@@ -121,6 +121,11 @@ def test_mistakes_are_sentences_in_the_page(page: tuple[Running, Any], tmp_path:
     said = text_of(driver, "#result-classify")
     assert "one label gets all of a softmax: “Several labels may fit" in said
     assert "--multi-label" not in said
+    # all that is typed, taken away: Control and a, then backspace
+    labels = driver.find_element("css selector", "#labels textarea")
+    labels.send_keys("\ue009a")
+    labels.send_keys("\ue003")
+    when(driver, f"({refusal} || '').includes('there are no labels')")
     assert wrong(driver) == []
 
 

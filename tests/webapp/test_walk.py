@@ -194,6 +194,10 @@ def walked(folder: Path, app: Running, driver: Any) -> Walk:
     when(driver, "document.querySelector('#result-tune .refusal')")
     assert "training captions is missing" in text_of(driver, "#result-tune")
     typed(driver, "tune-captions", str(folder / "references.json"))
+    typed(driver, "tune-epochs", "0")
+    driver.find_element("css selector", "#tune").click()
+    refused = "document.querySelector('#result-tune').innerText"
+    when(driver, f"{refused}.includes('epochs must be 1 or more, not 0')")
     driver.find_element("css selector", "#look").click()
     over(driver, "look")
     assert "3 captions of 3 images; 3 of them are in the folder" in text_of(driver, "#result-look")

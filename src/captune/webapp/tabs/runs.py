@@ -44,10 +44,11 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         methods = gr.CheckboxGroup(
             TUNING_METHODS.names(), value=["lora"], label="Methods, one after the other"
         )
-        with gr.Row():
+        with gr.Row(elem_id="tune-sizes"):
+            # what is too small is refused by the options, by name
             number: dict[str, Any] = {"precision": 0, "min_width": 90}
-            epochs = gr.Number(4, label="Epochs", minimum=1, **number)
-            limit = gr.Number(0, label="Images (0: all)", minimum=0, elem_id="tune-limit", **number)
+            epochs = gr.Number(4, label="Epochs", elem_id="tune-epochs", **number)
+            limit = gr.Number(0, label="Images (0: all)", elem_id="tune-limit", **number)
             each = gr.Textbox("1", label="Captions per image", min_width=90)
         name = gr.Textbox("tuned", label="Name of the run", elem_id="tune-name")
         panel.place_button("Tune", variant="primary", interactive=can)
@@ -75,7 +76,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
             captions=place(captions, "the file of the training captions"),
             val_captions=context.typed_path(val, "folder") if (val or "").strip() else None,
             method=",".join(methods),
-            epochs=int(epochs or 1),
+            epochs=4 if epochs is None else int(epochs),
             limit=int(limit or 0),
             captions_per_image=(each or "all").strip(),
             out=context.new_run(name),

@@ -45,6 +45,12 @@
     removed = null;
   };
 
+  // the framework tells of every change of a text but the one to no text
+  document.addEventListener("input", ({ target }) => {
+    if (!target.matches("#labels textarea, #prompts textarea") || target.value) return;
+    setTimeout(() => { if (!target.value) document.querySelector("#classify").click(); }, 50);
+  });
+
   // a word shows its map: hovered over, tabbed to, or tapped to stay
   const wordOf = (event) => (event.target.closest ? event.target.closest(".cap .word") : null);
   const show = (card, word) => {
