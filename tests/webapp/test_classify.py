@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,16 +154,19 @@ def test_forgotten_images_are_gone_from_the_disk(page: tuple[Running, Any], tmp_
 
 
 def test_images_that_are_removed_quickly_one_after_the_other_are_all_gone(
-    page: tuple[Running, Any], tmp_path: Path
+    page: tuple[Running, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, driver = page
+    app, driver = page
+    uploads = app.context.uploads
+    remove = uploads.remove
+    monkeypatch.setattr(uploads, "remove", lambda *one: (time.sleep(0.4), remove(*one))[1])
     colours = [(220, 20, 30), (20, 10, 210), (10, 200, 20), (250, 250, 10), (5, 5, 5)]
     drop(driver, "classify", *(colour_image(tmp_path / f"{c[0]}.png", c) for c in colours))
     when(driver, f"{CARDS} === 5")
     # all before the first is answered, and one of them twice
     driver.execute_script(
         "const all = [...document.querySelectorAll('#strip-classify [data-remove]')];"
-        "for (const one of [all[0], all[2], all[2], all[3], all[4]]) one.click()"
+        "[0, 2, 2, 3, 4].forEach((n, at) => setTimeout(() => all[n].click(), 70 * at))"
     )
     when(driver, "document.querySelectorAll('#strip-classify li').length === 1")
     when(driver, f"{CARDS} === 1")
