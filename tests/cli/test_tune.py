@@ -484,6 +484,9 @@ def test_other_options_or_data_do_not_go_on(
         (["--bridge", "bidirectional"], "say with --tags among which"),
         (["--tags", "cat,dog"], "--bridge cross-attention reads none"),
         (["--tags-model", "lite"], "is for --tags"),
+        (["--tags-least", "0.3"], "--tags-least is for --tags; give both, or neither"),
+        (["--extra-noise", "0.3"], "--extra-noise is for --extra-text; give both, or neither"),
+        (["--objective", "cider", "--reward-share", "0.4"], "is for --reward-model; give both"),
         (
             ["--bridge", "bidirectional", "--tags", "gone.json"],
             "gone.json does not exist",

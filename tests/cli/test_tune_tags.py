@@ -226,6 +226,8 @@ def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(
     # other words, or other views, are another training
     capsys.readouterr()
     assert main(command(job, out, *more, "--tags-top", "2")) == 2
-    assert "was started with known words" in capsys.readouterr().err
+    assert "was started with tags-top 1; now it is 2" in capsys.readouterr().err
+    assert main(command(job, out, *more, "--tags-least", "0.2")) == 2
+    assert "was started with tags-least 0.1; now it is 0.2" in capsys.readouterr().err
     assert main(command(job, out, *more, "--augment", "none")) == 2
     assert "was started with augment mirror" in capsys.readouterr().err

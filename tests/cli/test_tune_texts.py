@@ -106,12 +106,14 @@ def test_other_captions_are_another_training(
     command, extra = job
     short = [*command, "--epochs", "1", "--captions-per-image", "1"]
     assert main([*short, "--extra-text", str(extra)]) == 0
+    # a caption of each of 40 and of 20 images
+    assert "5 updates in all, too few" in capsys.readouterr().err
     asked = json.loads((tmp_path / "run" / "none" / "tuning.json").read_text())
-    assert asked["extra text"][1:] == ["lite", 0.5]
+    assert (asked["extra_model"], asked["extra_noise"]) == ("lite", 0.5)
     (tmp_path / "run" / "none" / "run.json").unlink()
     capsys.readouterr()
     assert main([*short, "--extra-text", str(extra), "--extra-noise", "0"]) == 2
-    assert "was started with extra text" in capsys.readouterr().err
+    assert "was started with extra-noise 0.5; now it is 0.0" in capsys.readouterr().err
     for text, said in (("[]", "extra.jsonl"), ('{"image_id": 1, "captions": [" "]}', "are empty")):
         extra.write_text(text)
         assert main([*short, "--extra-text", str(extra), "--out", str(tmp_path / "new")]) == 2

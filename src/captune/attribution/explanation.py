@@ -36,7 +36,7 @@ class ExplainedWord:
 
     map: [rows, columns] float32, over the frame of the explanation, row by row.
     fraction_on_image: of the attention, what the patches have, of methods whose maps sum to it; the
-    rest went to tokens that stand for no patch, to known words, and to prefixes in that softmax.
+    rest went to tokens that stand for no patch, to tags, and to prefixes in that softmax.
     mark: how far to believe the map, or None where that was not asked for. told: it stands in what
     the captioner read of the image before, tags or captions of similar images.
     """

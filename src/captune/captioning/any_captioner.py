@@ -127,7 +127,7 @@ def prepare_captioner(options: CaptionerOptions) -> Prepared:
         **({MIRRORED: True} if about["image_encoder"].endswith(MIRRORED) else {}),
         "decoder": recipe.decoder.decoder_id,
         **written_with,
-        **({"known words": digest_of(dataclasses.asdict(recipe.tags))} if recipe.tags else {}),
+        **({"tags": digest_of(dataclasses.asdict(recipe.tags))} if recipe.tags else {}),
         **({} if agreement is None else {"agreement.json": digest_of(json_value(agreement))}),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from captune.errors import UserError
@@ -22,6 +22,12 @@ from captune_metrics.display import printable
 
 PROMPTS = ("none", "tags", "captions")  # of a captioner of captune's
 TRACKERS = ("trackio", "tensorboard", "wandb")
+# options that say more of another one, and nothing without it
+_MORE_OF = {
+    "tags": ("tags_top", "tags_least", "tags_model"),
+    "extra_text": ("extra_model", "extra_noise"),
+    "reward_model": ("reward_share",),
+}
 
 
 @dataclass(kw_only=True)
@@ -269,6 +275,12 @@ class TuneOptions(DatasetOptions):
         self._check_together()
 
     def _check_together(self) -> None:
+        usual = {field.name: field.default for field in fields(self)}
+        for main, others in _MORE_OF.items():
+            changed = [name for name in others if getattr(self, name) != usual[name]]
+            if getattr(self, main) is None and changed:
+                asked, of = (name.replace("_", "-") for name in (changed[0], main))
+                raise UserError(f"--{asked} is for --{of}; give both, or neither")
         if self.start is None and (self.train or self.prompt not in PROMPTS):
             asked = "train projector" if self.train else f"prompt {printable(self.prompt)}"
             raise UserError(f"--{asked} is for --start of a captioner of transformers")

@@ -67,15 +67,19 @@ class TrainingEstimate:
         )
 
 
-def too_few_updates(train: CaptionDataset, options: TuneOptions, processes: int = 1) -> str | None:
+def too_few_updates(
+    train: CaptionDataset, extra: CaptionDataset | None, options: TuneOptions, processes: int = 1
+) -> str | None:
     """What to change where a tune ends before its captions can mean anything; None where not.
 
-    A captioner that has learnt before (--start) needs no number of updates.
+    extra: captions without images. A captioner that has learnt before (--start) needs no number of
+    updates.
     """
     if options.start is not None:
         return None
+    learnt = [*train.captions, *([] if extra is None else extra.captions)]
     batches = Batches(
-        [[1] * len(own) for own in train.captions],
+        [[1] * len(own) for own in learnt],
         captions=options.batch_size,
         per_image=options.per_image,
         processes=processes,
@@ -84,7 +88,7 @@ def too_few_updates(train: CaptionDataset, options: TuneOptions, processes: int 
     updates = an_epoch * options.epochs
     if updates >= _TOO_FEW:
         return None
-    images = math.ceil(len(train) * ENOUGH_UPDATES / updates)
+    images = len(train) + math.ceil(len(learnt) * (ENOUGH_UPDATES - updates) / updates)
     return (
         f"{counted(updates, 'update')} in all, too few to learn to describe images: it takes about"
         f" {ENOUGH_UPDATES}. Use --epochs {math.ceil(ENOUGH_UPDATES / an_epoch)} with these"

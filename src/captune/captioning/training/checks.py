@@ -224,5 +224,3 @@ def _check_tags(options: TuneOptions, max_tokens: int) -> None:
             f"--bridge {options.bridge} reads tags of each image; say with --tags among which"
             " labels they are chosen, as captune classify --labels"
         )
-    elif options.tags_model is not None:
-        raise UserError("--tags-model is for --tags; give both, or neither")

@@ -18,6 +18,7 @@ from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
     Part,
     Recipe,
+    TagSettings,
     TunedRecipe,
     begin_with,
     digest_of_checkpoint,
@@ -240,7 +241,7 @@ def _reranking(setup: TrainingSetup, model: Trainable, method: str) -> Reranking
 
 def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
     """All that the weights of a method depend on: tuning.json."""
-    frozen, options, tags = setup.frozen, setup.options, setup.tags
+    frozen, options = setup.frozen, setup.options
     start = None if frozen.captioner is not None else _start_of(options, method)
     return {
         **deciding(options),
@@ -250,19 +251,29 @@ def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
         "image encoder": dataclasses.asdict(frozen.identity),
         "decoder": frozen.decoder.decoder_id,
         "augment": None if options.augment == "none" else options.augment,
-        "known words": None if tags is None else digest_of(dataclasses.asdict(tags)),
+        **_tags_requested(setup.tags),
         "start": None if start is None else digest_of_checkpoint(start),
         "prompt": None if options.prompt == "none" else options.prompt,
         "prompt captions": options.similar_captions or None,
-        "extra text": None
-        if setup.extra is None
-        else [setup.extra, options.extra_model, options.extra_noise],
+        "extra_text": setup.extra,
+        "extra_model": None if setup.extra is None else options.extra_model,
+        "extra_noise": None if setup.extra is None else options.extra_noise,
         "kl": options.kl or None,
-        "reward": None
-        if options.reward_model is None
-        else [options.reward_model, options.reward_share],
+        "reward_model": options.reward_model,
+        "reward_share": None if options.reward_model is None else options.reward_share,
         "stop when worse": options.stop_when_worse or None,
         "score model": options.score_model if options.select == "clipscore" else None,
+    }
+
+
+def _tags_requested(tags: TagSettings | None) -> dict[str, Any]:
+    if tags is None:
+        return {}
+    return {
+        "tags": digest_of(tags.labels, tags.prompts),
+        "tags_top": tags.top,
+        "tags_least": tags.least,
+        "tags_model": dataclasses.asdict(tags.model),
     }
 
 

@@ -93,14 +93,14 @@ def prepare_training(
     to_train, to_validate = inputs
     train_set = _read(to_train, options, progress, limit=options.limit)
     check_sizes(options, len(train_set))
-    warning = too_few_updates(train_set, options, PartialState().num_processes)
+    extra = None if options.extra_text is None else read_texts(options.extra_text)
+    warning = too_few_updates(train_set, extra, options, PartialState().num_processes)
     if warning:
         progress.message(warning)
     val_set = _read(to_validate, options, progress)
     leaked = leaked_ids(train_set, val_set)
     if leaked:
         progress.message(leak(leaked, len(val_set)).sentence)
-    extra = None if options.extra_text is None else read_texts(options.extra_text)
     texts = [] if extra is None else [caption.strip() for own in extra.captions for caption in own]
     frozen = load_frozen(
         options, [train_set, val_set], texts=texts, stack=stack, cache=cache, progress=progress
