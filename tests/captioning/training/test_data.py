@@ -152,10 +152,15 @@ def test_captions_alone_have_stand_ins_for_their_grids() -> None:
     for place, image in ((0, 3), (2, 8)):
         off = float((found[place] - torch.from_numpy(seen[image])).abs().mean())
         assert off < 0.1 * float(np.abs(seen[image] - seen[0]).mean())
-    noisy = made(0.5)
-    first, second = noisy.grids_of(["text 3"] * 2)
+    noisy, keys = made(0.5), ["text 3", "text 3", "text 3", "image 5"]
+    plain = noisy.grids_of(keys)
+    torch.testing.assert_close(plain[0], found[0])
+    noisy.disturb(disturbed := plain.clone(), keys, [1, 2, 1, 3])
+    first, second, again, image = disturbed
+    assert torch.equal(first, again)
+    assert torch.equal(image, plain[3])
     spread = (first - second).mean(dim=0)
     assert not torch.allclose(first, second)
+    assert not torch.allclose(first, plain[0])
     # noise is of the whole image, not of its places
     torch.testing.assert_close(first - second, spread.expand(GRID.tokens, -1), atol=1e-5, rtol=1e-4)
-    assert torch.equal(noisy.grids_of(["image 5"])[0], torch.from_numpy(seen[5]))

@@ -52,8 +52,8 @@ class TextGrids:
     It is moved to where images lie there: less the mean of the training captions, times the
     deviation of images over that of texts, plus the mean of images, dimension by dimension. A ridge
     regression on the training images says what the mean over the places of such an image's grid is.
-    Its grid is that of the training image which is nearest to it, moved to that mean. Each time it
-    is asked for, noise is added to the vector: `noise` times the deviation of images.
+    Its grid is that of the training image which is nearest to it, moved to that mean. For training
+    `disturb` adds noise to the vector: `noise` times the deviation of images.
     """
 
     def __init__(
@@ -88,13 +88,24 @@ class TextGrids:
         self._noise = torch.from_numpy(noise * spread[:, None] * look).float()
 
     def grids_of(self, keys: Sequence[str]) -> Tensor:
-        """As `Grids` has it."""
+        """As `Grids` has it; without noise."""
         found = self._grids.grids_of([self._like.get(key, key) for key in keys])
         for place, key in enumerate(keys):
             if key in self._shift:
-                noise = torch.randn(len(self._noise)) @ self._noise
-                found[place] += (self._shift[key] + noise).to(found.device)
+                found[place] += self._shift[key].to(found.device)
         return found
+
+    def disturb(self, grids: Tensor, keys: Sequence[str], seeds: Sequence[int]) -> None:
+        """Add noise to those of `grids`, which these keys have, that stand for no image.
+
+        Each has a seed, for torch's own stream is elsewhere where a training resumes: batches are
+        made ahead.
+        """
+        for place, (key, seed) in enumerate(zip(keys, seeds, strict=True)):
+            if key in self._shift:
+                chance = torch.Generator().manual_seed(seed)
+                noise = torch.randn(len(self._noise), generator=chance) @ self._noise
+                grids[place] += noise.to(grids.device)
 
 
 TagRows = Mapping[str, Sequence[int]]  # sha256 of an image file -> token ids of its tags
@@ -110,13 +121,18 @@ def padded_tags(rows: TagRows, keys: Sequence[str]) -> Tensor:
 class BatchItem:
     """An image, which of its captions are learnt this time, and in which view it is seen.
 
-    drawn: a number that decides which of its tags are read.
+    drawn: a number that decides which of its tags are read, and the noise on what stands for it.
     """
 
     image: int
     captions: tuple[int, ...]
     mirrored: bool = False
     drawn: int = 0
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn for this image in this epoch."""
+        return self.image * _DRAWS + self.drawn
 
 
 class Batches:

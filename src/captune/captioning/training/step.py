@@ -29,6 +29,7 @@ from captune.captioning.training.batches import (
     BatchItem,
     Grids,
     MirroredViews,
+    TextGrids,
     drawn_views,
 )
 from captune.features.batching import AdaptiveBatches
@@ -85,6 +86,8 @@ def collate(
     ids, mask, targets = batch(rows, start=start, pad=pad)
     keys = [data.keys[item.image] for item in items]
     grids = drawn_views(data.grids, data.mirrored, keys, [item.mirrored for item in items])
+    if isinstance(data.grids, TextGrids):
+        data.grids.disturb(grids, keys, [item.seed for item in items])
     images = torch.tensor([item.image for item in items])
     found = {"grids": grids, "ids": ids, "mask": mask, "targets": targets, "images": images}
     if data.tags is not None:
