@@ -248,6 +248,34 @@ def test_a_captioner_that_is_not_usable_is_sent_with_a_warning(
     assert "x.jpg" not in planned.card
 
 
+def test_the_card_says_what_is_read_and_learnt_beside_images(tuned: Path, tmp_path: Path) -> None:
+    def card() -> str:
+        return plan(PushOptions(run=tuned, repo=REPO, to=tmp_path / "draft")).card
+
+    before = card()
+    about, config = (
+        json.loads((tuned / "lora" / name).read_text()) for name in ("run.json", "config.json")
+    )
+    options = {"prompt": "tags", "tags": "secret.txt", "tags_top": 5, "tags_least": 0.1}
+    about["options"] |= options | {"extra_text": "secret.jsonl", "extra_noise": 0.5}
+    labels = {"labels": ["cat", "dog"], "top": 5, "least": 0.1, "model": config["image_encoder"]}
+    config["known_words"] = labels | {"prompts": None}
+    for name, content in (("run.json", about), ("config.json", config)):
+        (tuned / "lora" / name).write_text(json.dumps(content))
+    after = card()
+    assert "secret" not in after
+    for text in (
+        "Of each image it reads tags: of 2 labels those to which places gives a probability of 0.1"
+        " or more, 5 at most.",
+        "Data: also captions without images; the captions of ",
+        "| prompt | tags |",
+        "| tags\\_top | 5 |",
+        "| extra\\_noise | 0.5 |",
+    ):
+        assert text in after
+        assert text not in before
+
+
 def test_what_cannot_be_sent_is_one_sentence(tuned: Path, tmp_path: Path) -> None:
     for repo, options, said in (
         ("harbour", {}, "harbour is not a repository of the hub; write USER/NAME"),

@@ -48,6 +48,7 @@ from captune.models import hub
 from captune.models.load import MIRRORED, backends
 from captune.options.codec import from_python
 from captune.options.pages import PushOptions
+from captune.options.tuning import MORE_OF
 from captune.pages.page import used_as
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
@@ -63,6 +64,7 @@ _TOLD = (
     *("train", "objective", "samples", "epochs", "captions_per_image", "limit", "batch_size"),
     *("accumulate", "lr", "weight_decay", "warmup", "label_smoothing", "augment", "vocabulary"),
     *("max_tokens", "decoder_blocks", "select", "patience", "val_sample", "seed", "dtype", "set"),
+    *("prompt", "tags_top", "tags_least", "extra_noise", "kl", "reward_share"),
 )
 
 
@@ -360,6 +362,13 @@ def _body(
     ]
     columns = [*map(Column, ("frozen part", "used as", "weights", "licence"))]
     yield _table(columns, [[one_line(str(text)) for text in row] for row in rows])
+    if isinstance(recipe, Recipe) and recipe.tags is not None:
+        tags = recipe.tags
+        yield (
+            f"Of each image it reads tags: of {counted(len(tags.labels), 'label')} those to which"
+            f" {in_markdown(one_line(tags.model.spec))} gives a probability of {tags.least:g} or"
+            f" more, {tags.top} at most."
+        )
     trained = " and ".join(map(in_markdown, _trained_parts(tuned, recipe)))
     yield f"Trained: {trained}, {tuned.parameters:,} parameters, in float32 (safetensors)."
     stated = f"`{options.licence}`" if options.licence else "not stated by who trained it"
@@ -388,13 +397,16 @@ def _body(
         yield "What captune checked after the training:"
         yield _table([Column("check"), Column("figure", number=True), Column("which is")], checks)
     yield "## How it was trained"
+    asked = found.about["options"]
     data = f"{in_markdown(options.dataset)}; " if options.dataset else ""
+    data += "also captions without images; " if asked.get("extra_text") else ""
     yield (
         f"Data: {data}the captions of {counted(tuned.images, 'image')} chose epoch"
         f" {tuned.best_epoch} and gave the figures above."
     )
-    asked = found.about["options"]
-    told = [[name, one_line(str(asked[name]))] for name in _TOLD if asked.get(name)]
+    unread = {name for main, more in MORE_OF.items() if not asked.get(main) for name in more}
+    names = [name for name in _TOLD if asked.get(name) and name not in unread]
+    told = [[name, one_line(str(asked[name]))] for name in names]
     yield _table([Column("option"), Column("value")], told)
     versions = ", ".join(f"{name} {at}" for name, at in found.about["versions"].items())
     yield f"Made with {in_markdown(versions)}."

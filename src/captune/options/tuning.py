@@ -23,7 +23,7 @@ from captune_metrics.display import printable
 PROMPTS = ("none", "tags", "captions")  # of a captioner of captune's
 TRACKERS = ("trackio", "tensorboard", "wandb")
 # options that say more of another one, and nothing without it
-_MORE_OF = {
+MORE_OF = {
     "tags": ("tags_top", "tags_least", "tags_model"),
     "extra_text": ("extra_model", "extra_noise"),
     "reward_model": ("reward_share",),
@@ -276,7 +276,7 @@ class TuneOptions(DatasetOptions):
 
     def _check_together(self) -> None:
         usual = {field.name: field.default for field in fields(self)}
-        for main, others in _MORE_OF.items():
+        for main, others in MORE_OF.items():
             changed = [name for name in others if getattr(self, name) != usual[name]]
             if getattr(self, main) is None and changed:
                 asked, of = (name.replace("_", "-") for name in (changed[0], main))
