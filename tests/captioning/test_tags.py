@@ -112,9 +112,10 @@ def test_only_labels_that_are_likely_enough_are_tags(images: list[ImageFile]) ->
 
 
 def test_captions_name_labels() -> None:
-    known = asked(top=2, labels=["dog", "Hot dog", "bus", "ball"])
+    known = asked(top=2, labels=["dog", "Hot dog", "bus", "ball", "C++"])
     captions = [["Two dogs near buses.", "A hot dog, a HOT DOG, a dog."], ["A dogged footballer"]]
-    assert tagger(known).named_in([*captions, []]) == [["dog", "Hot dog"], [], []]
+    captions += [["a book of C++, open"], []]
+    assert tagger(known).named_in(captions) == [["dog", "Hot dog"], [], ["C++"], []]
 
 
 def test_what_is_more_than_the_bridge_has_places_for_is_cut(images: list[ImageFile]) -> None:
@@ -257,7 +258,7 @@ def test_which_model_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captune.models.load.load_model", load)
     encoder, clip = telling_model(), dataclasses.replace(colour_model(), spec="lite")
     silent = dataclasses.replace(encoder, text=None, scoring=None)
-    named = TuneOptions(tags_model="hf:clip")
+    named = TuneOptions(tags="everyday", tags_model="hf:clip")
     assert choose_tags_model(TuneOptions(), [encoder, clip]) is encoder
     assert choose_tags_model(TuneOptions(), [silent, clip]) is clip
     assert loaded == []

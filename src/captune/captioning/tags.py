@@ -105,7 +105,8 @@ class Tagger:
         """The labels that each image's captions name, also with -s or -es; most often first."""
         label_of = {label.lower(): label for label in self._classifier.labels.names}
         longest_first = sorted(map(re.escape, label_of), key=len, reverse=True)
-        label = re.compile(rf"\b({'|'.join(longest_first)})(?:e?s)?\b")
+        # not \b, which is nowhere beside a label like "C++"
+        label = re.compile(rf"(?<!\w)({'|'.join(longest_first)})(?:e?s)?(?!\w)")
         counts = (Counter(label.findall("\n".join(own).lower())) for own in captions)
         return [[label_of[name] for name, _ in own.most_common(self._top)] for own in counts]
 

@@ -106,7 +106,8 @@ def in_pieces(
     """The loss of a batch of `collate`, of which `pieces` are learnt one after the other.
 
     learn: the forward and backward pass of some of the images, whose loss counts by the share of
-    the batch's targets that it is told: gradients add up to those of the mean over all of them.
+    the batch's targets that it is told: gradients add up to those of the mean over all of them
+    (nearly, where captions are drawn anew in each piece: nobody knows their lengths before).
     Raises UserError where memory does not suffice for one image.
     """
     images, parameters = len(inputs["images"]), list(trained)
