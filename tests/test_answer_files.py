@@ -51,6 +51,13 @@ def test_every_form_holds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert read == [{name: str(cell) for name, cell in (row | safe).items()} for row in expected]
 
 
+def test_what_a_row_lacks_is_an_empty_cell(tmp_path: Path) -> None:
+    with row_files([str(tmp_path / "rows.csv")], MODEL) as add:
+        add({"image": "a", "read": "cat"})
+        add({"image": "b"})
+    assert (tmp_path / "rows.csv").read_text().splitlines()[1:] == ["a,cat,lite,c0", "b,,lite,c0"]
+
+
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     paths = [tmp_path / f"a{ending}" for ending in (".csv", ".jsonl", ".json", ".parquet")]
     with pytest.raises(RuntimeError), row_files([str(path) for path in paths], MODEL) as add:

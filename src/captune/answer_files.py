@@ -89,7 +89,7 @@ def _csv_file(path: Path, raw: bool) -> Iterator[Callable[[Row], None]]:
             if not header:
                 header.extend(cells)
                 file.write(csv_row(header))
-            file.write(csv_row(cells.values(), raw=raw))
+            file.write(csv_row(map(cells.get, header), raw=raw))
 
         yield add
 

@@ -219,7 +219,7 @@ def test_words_that_are_known_of_a_image_are_read() -> None:
     known = pad_tags([[7, 8, 9]])
     alone = captioned(captioner)
     one = dataclasses.replace(alone, known=known)
-    assert (one.read, alone.read) == ("f g h", "")
+    assert (one.read, alone.read) == ("f g h", None)
     ids, mask, _ = batch([one.ids], start=END, pad=1)
     grids = torch.cat([one.grid, -one.grid])
     with torch.no_grad():

@@ -166,6 +166,11 @@ def test_tags_for_a_captioner(images: list[ImageFile]) -> None:
     )
     assert found.tolist() == [[ID["w62"]], [IGNORED], [ID["w61"]]]
     assert captioner_of(None, None).tagger() is None
+    # rows of a table have the same cells, whether or not an image has tags
+    for top, least, read in ((1, 0.0, "w62"), (2, 1.0, "")):
+        captioner = captioner_of(asked(top, least=least), colour_model())
+        (one,) = captioner.caption([str(images[4].path)], max_tokens=2)
+        assert one.answer()["read"] == one.record()["read"] == read
 
 
 @pytest.mark.needs("lite")

@@ -87,9 +87,9 @@ class CaptionedImage:
         return model.places_before(self.known) if isinstance(model, CaptionModel) else 0
 
     @property
-    def read(self) -> str:
-        """What the captioner read of the image before its caption."""
-        return "".join(texts_of(self.known, self.model.decoder))
+    def read(self) -> str | None:
+        """What the captioner read of the image before its caption; None where it reads nothing."""
+        return None if self.known is None else texts_of(self.known, self.model.decoder)[0]
 
     @property
     def caption(self) -> str:

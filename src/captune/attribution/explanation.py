@@ -79,7 +79,7 @@ class Explanation(NotebookDisplay):
     maps_file: str | None = None
     agreement: float | None = None
     flagged: bool | None = None
-    read: str = ""
+    read: str | None = None
 
     @property
     def maps(self) -> Tensor:
@@ -180,7 +180,7 @@ def _explained(
     if method.is_fraction(layer_head) and captioned.reader is None:
         fractions = maps.sum(dim=(1, 2)).tolist()
     names = [captioned.spans[word].word for word in words]
-    read = set(re.findall(r"\w+", captioned.read.casefold()))
+    read = set(re.findall(r"\w+", (captioned.read or "").casefold()))
     told = [bare_word(name) in read for name in names]
     each = zip(names, said, maps, fractions, found, told, strict=True)
     return [ExplainedWord(*one) for one in each]

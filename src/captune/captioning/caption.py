@@ -37,7 +37,8 @@ class Caption(NotebookDisplay):
     candidates: what it was chosen among (captioning.rerank), the best first; None where it was not.
     ids: of its tokens, without the end; of one that is read from a run none.
     captioner: the name of the one that wrote it, where several were asked.
-    read: tags, or captions of similar images, that the captioner read of the image before.
+    read: tags, or captions of similar images, that the captioner read of the image before, which
+    may be none: ""; None where it reads nothing.
     """
 
     image: ImageFile
@@ -51,7 +52,7 @@ class Caption(NotebookDisplay):
     candidates: list[Candidate] | None = None
     ids: Sequence[int] = ()
     captioner: str = ""
-    read: str = ""
+    read: str | None = None
 
     @property
     def mean_log_probability(self) -> float:
@@ -99,7 +100,7 @@ class Caption(NotebookDisplay):
             record.get("agreement"),
             record.get("flagged"),
             [Candidate(**one) for one in record.get("candidates", [])] or None,
-            read=record.get("read", ""),
+            read=record.get("read"),
         )
 
 
@@ -125,13 +126,11 @@ def told(candidate: Candidate) -> dict[str, Any]:
     return {"caption": as_sentence(candidate.caption), **known}
 
 
-def judged(agreement: float | None, flagged: bool | None, read: str = "") -> dict[str, Any]:
+def judged(
+    agreement: float | None, flagged: bool | None, read: str | None = None
+) -> dict[str, Any]:
     """Whether people would agree, and what was read before, as records and answers have it."""
-    known = {
-        "agreement": agreement and round(agreement, 4),
-        "flagged": flagged,
-        "read": read or None,
-    }
+    known = {"agreement": agreement and round(agreement, 4), "flagged": flagged, "read": read}
     return {name: value for name, value in known.items() if value is not None}
 
 

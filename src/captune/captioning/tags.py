@@ -203,10 +203,9 @@ class SimilarCaptions:
         return found
 
 
-def texts_of(tags: Tensor | None, decoder: Decoder) -> list[str]:
+def texts_of(tags: Tensor, decoder: Decoder) -> list[str]:
     """What stands before the caption of each image, less its end; tags: as `tags_of` made them."""
-    rows = [] if tags is None else tags.tolist()
-    texts = decoder.decode([[id for id in row if id != IGNORED] for row in rows]) if rows else []
+    texts = decoder.decode([[id for id in row if id != IGNORED] for row in tags.tolist()])
     return [text.strip().removesuffix(_END) for text in texts]
 
 

@@ -148,7 +148,7 @@ class CaptionSources:
         for line, record in enumerate(source.run.records(), 1):
             written = record.get("captions", record)[side] if side else record
             key = self._image(record, source)
-            marks = record.get("ended"), bool(record.get("flagged")), str(record.get("read", ""))
+            marks = record.get("ended"), bool(record.get("flagged")), str(record.get("read") or "")
             caption = SourcedCaption(written["caption"], line, {}, *marks)
             caption.scores.update(_scores(written, source, line))
             found.captions[key] = caption

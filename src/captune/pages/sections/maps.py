@@ -186,7 +186,7 @@ def _item(source: RunSource, record: Mapping[str, Any], album: Album) -> dict[st
         "image": None if picture is None else picture.number,
         "name": one_line(record["path"]),
         "caption": caption,
-        **read_before([str(record.get("read", ""))]),
+        **read_before([str(record.get("read") or "")]),
         "words": told,
         **_text(caption, [str(word["word"]) for word in told]),
         "grid": list(small.shape[1:]),
