@@ -30,7 +30,7 @@ def test_table_says_which_prompt_is_best(
     assert f"{GOOD} (best)" in out
     assert "100.0 %" in out
     assert "33.3 %" in out  # every class answered "red": a third is right
-    assert "green -2 of 2" in out
+    assert "green −2 of 2" in out
 
 
 def test_json_csv_run_and_plots(
