@@ -45,7 +45,7 @@ def test_its_card_is_filled_in() -> None:
 def test_it_says_something_sensible_offline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = gather_images(tmp_path).images
+    images = gather_images(tmp_path / "demo").images
     assert main(["caption", str(images), "--json", "--offline"]) == 0
     printed = json.loads(capsys.readouterr().out)
     captions = {Path(item["image"]).name: item["caption"] for item in printed["answers"]}
