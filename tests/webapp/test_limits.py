@@ -46,7 +46,8 @@ def form(*contents: bytes) -> bytes:
 
 def left_over(app: Running) -> list[Path]:
     """Files of uploads."""
-    return [path for path in (app.folder / "gradio").rglob("*") if path.is_file()]
+    # pathlib's rglob raises for a folder that the app removes meanwhile
+    return [Path(at) / name for at, _, names in os.walk(app.folder / "gradio") for name in names]
 
 
 def deep(levels: int) -> bytes:
