@@ -492,6 +492,7 @@ def test_other_options_or_data_do_not_go_on(
             "gone.json does not exist",
         ),
         (["--tags-top", "0"], "tags-top must be 1 or more, not 0"),
+        (["--prompt", "tags", "--tags", "Everyday"], "--tags Everyday is one label"),
         (["--tags-least", "2"], "tags-least must be from 0 to 1, such as 0.1, not 2.0"),
     ],
 )

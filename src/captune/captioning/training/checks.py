@@ -211,7 +211,11 @@ def _check_tags(options: TuneOptions, max_tokens: int) -> None:
                 f"--tags: --bridge {options.bridge} reads none; take --prompt tags or --bridge"
                 " bidirectional, or leave them out"
             )
-        read_labels(options.tags)
+        if len(read_labels(options.tags)) == 1:
+            raise UserError(
+                f"--tags {printable(options.tags)} is one label, which every image would have; give"
+                " several, a file of them, or everyday"
+            )
         if options.similar_captions:
             raise UserError("--tags is for --prompt tags; --prompt captions reads no tags")
     elif options.prompt == "tags":
