@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from captune.captioning import captioner
 from captune.captioning.checkpoint import ImageIdentity, recipe_of, save_pretrained, write_beside
 from captune.captioning.model import build_model
 from captune.captioning.settings import AGREEMENT
+from captune.captioning.training.trainer import CaptionTrainer
 from captune.models.decoders import load_decoder
 from captune.models.encoders import ImageEncoder, ImageTextModel, PatchGrid
 from captune.runs.metrics import AgreementWeights, PeopleAgreement, Reliability, ReliabilityBin
@@ -135,3 +139,19 @@ def use_map_methods(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """`captune faithful` measures these alone: all would take their time."""
     few = SimpleNamespace(names=lambda: [*names], get=MAP_METHODS.get)
     monkeypatch.setattr(leaderboard, "MAP_METHODS", few)
+
+
+@contextmanager
+def interrupted_after(steps: int) -> Iterator[None]:
+    """Ctrl-C while the training step after these is computed."""
+    left, kept = [steps], CaptionTrainer.compute_loss
+
+    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return kept(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+        yield

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.captioning.caption_job import agreement_at
+from tests.captioning.caption_job import agreement_at, interrupted_after
 from tests.captioning.little_job import IDENTITY, fake_frozen, write_job
 from tests.captioning.tiny import GRID, tiny_decoder
 from tests.colour_model import colour_model
@@ -23,7 +23,6 @@ from captune.captioning.datastore import DATASTORE, Datastore, load_store
 from captune.captioning.rerank import read_reranking
 from captune.captioning.training import run as training_run
 from captune.captioning.training import setup
-from captune.captioning.training.trainer import CaptionTrainer
 from captune.captions import read_captions
 from captune.cli import main
 from captune.errors import UserError
@@ -358,23 +357,12 @@ def test_the_config_is_read_back(
     assert json.loads(capsys.readouterr().out)["select"] == "cider"
 
 
-def test_a_stopped_tune_goes_on(
-    files: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_tune_goes_on(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """Stopped in the second of two methods: the first is kept, the second goes on."""
     more = ("--method", "lora,adapter", "--score-model", "none", "--save-steps", "1")
     assert main(words(files, tmp_path / "whole", *more)) == 0
-    left, kept = [18], CaptionTrainer.compute_loss
-
-    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return kept(self, *args, **kwargs)
-
     out = tmp_path / "stopped"
-    with monkeypatch.context() as patch:
-        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+    with interrupted_after(18):
         assert main(words(files, out, *more)) == 130
     assert (out / "lora" / "run.json").exists()
     assert not (out / "adapter" / "run.json").exists()

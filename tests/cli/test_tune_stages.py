@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import use_encoder
+from tests.captioning.caption_job import interrupted_after, use_encoder
 from tests.captioning.little_job import fake_frozen, write_job
 from tests.captioning.tiny import tiny_decoder
 from tests.captioning.words_job import telling_model
@@ -17,7 +16,6 @@ from tests.cli.test_tune import words
 from captune.captioning.checkpoint import from_pretrained
 from captune.captioning.dataset import read_dataset
 from captune.captioning.training import frozen, setup
-from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.images import find_images
 
@@ -62,23 +60,14 @@ def weights(run: Path) -> bytes:
 
 
 def test_cider_is_learnt_on_from_where_captions_left_off(
-    files: Files, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: Files, first: Path, tmp_path: Path
 ) -> None:
     more = (*QUICK, "--objective", "cider", "--start", str(first), "--lr", "1e-3")
     more = (*more, "--samples", "3", "--save-steps", "1", "--warmup", "0")
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     assert main(words(files, whole, *more)) == 0
     assert weights(whole) != weights(first)
-    left, kept = [5], CaptionTrainer.compute_loss
-
-    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return kept(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+    with interrupted_after(5):
         assert main(words(files, out, *more)) == 130
     assert main(words(files, out, *more)) == 0  # what is sampled is the same again
     assert weights(out) == weights(whole)

@@ -9,11 +9,10 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import Seen, use_encoder
+from tests.captioning.caption_job import Seen, interrupted_after, use_encoder
 from tests.captioning.little_job import KINDS
 from tests.captioning.words_job import LABELS, telling_model, write_words_job
 from tests.cli.test_tune import words
@@ -23,7 +22,6 @@ from captune.captioning.checkpoint import read_recipe
 from captune.captioning.datastore import DATASTORE, Datastore, load_store
 from captune.captioning.settings import checkpoint_folder
 from captune.captioning.training import frozen
-from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.errors import UserError
 from captune.pages.sections import read_before
@@ -207,16 +205,7 @@ def test_a_stopped_tune_with_words_and_mirrored_images_goes_on(
     assert "23 of 24 training images are encoded and cached twice" in said
     assert "the captions of 1 name left or right" in said
     assert seen.images == (23 + 8) + 22  # each once, as it is and mirrored
-    left, kept = [5], CaptionTrainer.compute_loss
-
-    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return kept(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+    with interrupted_after(5):
         assert main(command(job, out, *more)) == 130
     assert any((out / "none" / "checkpoints").glob("checkpoint-*"))
     assert main(command(job, out, *more)) == 0

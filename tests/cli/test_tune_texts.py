@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.captioning.caption_job import use_encoder
+from tests.captioning.caption_job import interrupted_after, use_encoder
 from tests.captioning.tiny import tiny_decoder
 from tests.captioning.words_job import telling_model
 from tests.cli.test_tune import words
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from captune.captioning.training import frozen, setup
 from captune.captioning.training.step import SelfCritical
-from captune.captioning.training.trainer import CaptionTrainer
 from captune.cli import main
 from captune.models.encoders import ImageTextModel
 from captune.runs import read_run
@@ -125,22 +124,13 @@ def test_other_captions_are_another_training(
 
 
 def test_a_stopped_tune_with_other_captions_comes_to_the_same_weights(
-    job: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: tuple[list[str], Path], tmp_path: Path
 ) -> None:
     command, extra = job
     more = ("--epochs", "1", "--save-steps", "1", "--extra-text", str(extra))
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     assert main([*command, *more, "--out", str(whole)]) == 0
-    left, kept = [5], CaptionTrainer.compute_loss
-
-    def stopped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return kept(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CaptionTrainer, "compute_loss", stopped)
+    with interrupted_after(5):
         assert main([*command, *more, "--out", str(out)]) == 130
     assert any((out / "none" / "checkpoints").glob("checkpoint-*"))
     assert main([*command, *more, "--out", str(out)]) == 0
