@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -73,6 +74,32 @@ def test_captions_of_a_batch_are_those_of_its_images(family: str, bridge: str, b
     assert together != model.generate(seen, beams=beams, max_tokens=6, tags=pad_tags([[]] * 3))
     rows = model.sample(seen, samples=2, max_tokens=6, tags=pad_tags(PROMPTS))
     assert all(0 < len(row) <= 6 for row in rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bridge", sorted(BRIDGES))
+def test_beams_have_the_probabilities_of_their_captions(family: str, bridge: str) -> None:
+    model, seen, tags = captioner_of(family, bridge), grids(3), pad_tags(PROMPTS)
+    read: list[tuple[int, int]] = []
+    hook = model.parts.blocks[0].register_forward_pre_hook(
+        lambda _, args, given: read.append((args[0] if args else given["hidden_states"]).shape[:2]),
+        with_kwargs=True,
+    )
+    found = model.generate(
+        seen, max_tokens=6, tags=tags, scored=False, candidates=3, judge=lambda each: each
+    )
+    # what stands before the captions is read once an image, then a token of each beam
+    assert read[0][0] == 3
+    assert {tuple(shape) for shape in read[1:]} == {(9, 1)}
+    hook.remove()
+    assert found.candidates is not None
+    with torch.no_grad():
+        states = model.project(seen, tags)
+        for place in range(3):
+            rows = [own[place] for own in found.candidates]
+            each = model.log_probabilities(states, [one.ids for one in rows])
+            for one, own in zip(rows, each, strict=True):
+                assert one.mean_log_probability == pytest.approx(fmean(own), abs=1e-4)
 
 
 def test_maps_belong_to_the_words_behind_the_prompt() -> None:

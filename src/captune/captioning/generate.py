@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from captune.captioning.bridge import ImageStates
 from captune.errors import UserError
@@ -86,7 +87,7 @@ def generate(
     judged = None
     with model.looking_at(states), model.without_dropout():
         if judge is None:
-            ends = _ended(model, states, _search(model, states, max_tokens, num_beams=beams))
+            ends = _ended(model, _search(model, states, max_tokens, num_beams=beams).sequences)
         else:
             judged = judge(_likeliest(model, states, max_tokens, beams, candidates))
             ends = [max(own, key=lambda one: one.score).ids for own in judged]
@@ -119,7 +120,7 @@ def sample(
             top_k=0,  # transformers' default is 50
             num_return_sequences=samples,
         )
-        return _ended(model, states, drawn)
+        return _ended(model, drawn.sequences)
 
 
 def _likeliest(
@@ -132,10 +133,9 @@ def _likeliest(
         max_tokens,
         num_beams=max(2, beams, candidates),  # one beam alone is not scored
         num_return_sequences=candidates,
-        return_dict_in_generate=True,
         output_scores=True,
     )
-    decoder, rows = model.decoder, _ended(model, states, found.sequences)
+    decoder, rows = model.decoder, _ended(model, found.sequences)
     texts = decoder.decode([[id for id in row if id != decoder.end_id] for row in rows])
     each = candidates_of(rows, texts, found.sequences_scores.tolist(), candidates)
     # where fewer came to be than were asked for, generate fills up
@@ -155,24 +155,59 @@ def candidates_of(
 
 
 def _search(model: CaptionModel, states: ImageStates, max_tokens: int, **how: Any) -> Any:
-    """What transformers' generate makes of the images."""
+    """What transformers' generate makes of the images: `sequences` begin behind the start."""
     decoder = model.decoder
     start = torch.full((states.images, 1), decoder.start_id, device=decoder.device)
-    return decoder.module.generate(
-        **model.inputs(start, torch.ones_like(start), states),
-        **{"do_sample": False, **how},
+    given: dict[str, Any] = model.inputs(start, torch.ones_like(start), states)
+    rows = max(how.get("num_beams", 1), how.get("num_return_sequences", 1))
+    if rows > 1:
+        given = _read_once(model, states, given, rows)
+    found = decoder.module.generate(
+        **given,
+        **{"do_sample": False, "return_dict_in_generate": True, **how},
         max_new_tokens=max_tokens,
         eos_token_id=decoder.end_id,
         pad_token_id=decoder.pad_id,
     )
+    if "input_ids" in given:  # which begin the sequences; embeddings do not
+        found.sequences = found.sequences[:, given["input_ids"].shape[1] :]
+    return found
 
 
-def _ended(model: CaptionModel, states: ImageStates, sequences: Tensor) -> list[list[int]]:
+def _read_once(
+    model: CaptionModel, states: ImageStates, given: dict[str, Tensor], rows: int
+) -> dict[str, Any]:
+    """What generate is given, with the image's soft tokens and prompt read once, not by each row.
+
+    The last position is left to generate. `given` itself where nothing stands before the start,
+    where no cache is used, or where the decoder keeps more than keys and values.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+    module, mask = model.decoder.module, given["attention_mask"]
+    cache = DynamicCache(config=module.config.get_text_config(decoder=True))
+    kept = {type(layer) for layer in cache.layers}
+    plain = kept <= {DynamicLayer, DynamicSlidingWindowLayer}
+    if mask.shape[1] == 1 or not plain or not module.generation_config.use_cache:
+        return given
+    module.base_model(
+        **model.with_positions({name: one[:, :-1] for name, one in given.items()}),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache.batch_repeat_interleave(rows)
+    if states.soft_tokens is not None:
+        start = torch.full((states.images, 1), model.decoder.start_id, device=mask.device)
+        text = model.inputs(start, torch.ones_like(start), replace(states, soft_tokens=None))
+        # any id stands for a soft token, which is in the cache
+        given = {"input_ids": F.pad(text["input_ids"], (states.soft_tokens.shape[1], 0))}
+    return {**given, "attention_mask": mask, "past_key_values": cache}
+
+
+def _ended(model: CaptionModel, sequences: Tensor) -> list[list[int]]:
     """Token ids of each caption, up to and with its end."""
     end = model.decoder.end_id
-    begun = 0 if states.soft_tokens is not None else 1 + model.places_before(states.prompt)
-    rows = (row[begun:] for row in sequences.tolist())
-    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+    return [row[: row.index(end) + 1] if end in row else row for row in sequences.tolist()]
 
 
 def require_probabilities(log_probabilities: Sequence[Sequence[float]]) -> None:

@@ -242,6 +242,14 @@ class CaptionModel(Trainable):
         mask = torch.cat([mask.new_ones(soft.shape[:2]), mask], dim=1)
         return {"inputs_embeds": embedded, "attention_mask": mask}
 
+    def with_positions(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What `inputs` gives, with the position of each, for a decoder that takes them."""
+        if not self._takes_positions:
+            return inputs
+        # padding, also behind soft tokens, is not counted
+        counted = inputs["attention_mask"].cumsum(dim=1) - 1
+        return inputs | {"position_ids": counted.clamp_min(0)}
+
     def _prompted(self, ids: Tensor, mask: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """The start, the prompt, the rest; a shorter prompt has padding before the start.
 
@@ -261,12 +269,8 @@ class CaptionModel(Trainable):
         The head sees these places only, and the decoder itself does what its family does behind
         the head (Gemma caps the logits, Cohere and Granite scale them).
         """
-        inputs = self.inputs(ids, mask, states)
-        mask = inputs["attention_mask"]
-        if self._takes_positions:
-            # padding, also behind soft tokens, is not counted
-            inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_min(0)
-        kept = F.pad(kept, (mask.shape[1] - ids.shape[1], 0))
+        inputs = self.with_positions(self.inputs(ids, mask, states))
+        kept = F.pad(kept, (inputs["attention_mask"].shape[1] - ids.shape[1], 0))
         head: nn.Module = self.decoder.module.get_output_embeddings()
         # the hook, too, is for these images alone
         narrow = head.register_forward_pre_hook
