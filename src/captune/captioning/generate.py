@@ -188,7 +188,7 @@ def _read_once(
     cache = DynamicCache(config=module.config.get_text_config(decoder=True))
     kept = {type(layer) for layer in cache.layers}
     plain = kept <= {DynamicLayer, DynamicSlidingWindowLayer}
-    if mask.shape[1] == 1 or not plain or not module.generation_config.use_cache:
+    if mask.shape[1] == 1 or not plain or module.generation_config.use_cache is False:
         return given
     module.base_model(
         **model.with_positions({name: one[:, :-1] for name, one in given.items()}),
