@@ -475,6 +475,9 @@ def test_other_options_or_data_do_not_go_on(
         (["--tags-least", "0.3"], "--tags-least is for --tags; give both, or neither"),
         (["--extra-noise", "0.3"], "--extra-noise is for --extra-text; give both, or neither"),
         (["--objective", "cider", "--reward-share", "0.4"], "is for --reward-model; give both"),
+        (["--samples", "3"], "--samples is for --objective cider; give both, or neither"),
+        (["--prompt-captions", "3"], "--prompt-captions is for --prompt captions; give both"),
+        (["--candidates", "3"], "--candidates is for --rerank; give both, or neither"),
         (
             ["--bridge", "bidirectional", "--tags", "gone.json"],
             "gone.json does not exist",

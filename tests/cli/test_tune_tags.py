@@ -102,6 +102,15 @@ def test_words_reach_the_captions(
     )
     assert told == {Path(name).stem: caption for name, caption in written.items()}
 
+    # nor is it tuned on as if it read none
+    capsys.readouterr()
+    bare = ["--decoder", str(job[2]), "--score-model", "none", "--method", "none", *more]
+    bare += ["--start", str(out), *(read if read == BY_BRIDGE else ())]
+    assert main(words(job[0], tmp_path / "on", *bare)) == 2
+    assert re.search(
+        "with tags of each image; give --tags|say with --tags", capsys.readouterr().err
+    )
+
     # by another classifier it is told nothing
     other = dataclasses.replace(model, weights_id="d1" * 32)
     use_encoder(monkeypatch, other)

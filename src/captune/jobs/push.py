@@ -48,7 +48,7 @@ from captune.models import hub
 from captune.models.load import MIRRORED, backends
 from captune.options.codec import from_python
 from captune.options.pages import PushOptions
-from captune.options.tuning import MORE_OF
+from captune.options.tuning import unread_of
 from captune.pages.page import used_as
 from captune.progress import SILENT, Progress
 from captune.runs import Run, read_run
@@ -404,7 +404,7 @@ def _body(
         f"Data: {data}the captions of {counted(tuned.images, 'image')} chose epoch"
         f" {tuned.best_epoch} and gave the figures above."
     )
-    unread = {name for main, more in MORE_OF.items() if not asked.get(main) for name in more}
+    unread = unread_of(asked)
     names = [name for name in _TOLD if asked.get(name) and name not in unread]
     told = [[name, one_line(str(asked[name]))] for name in names]
     yield _table([Column("option"), Column("value")], told)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from captune.errors import UserError
 from captune.options.base import (
@@ -22,11 +24,14 @@ from captune_metrics.display import printable
 
 PROMPTS = ("none", "tags", "captions")  # of a captioner of captune's
 TRACKERS = ("trackio", "tensorboard", "wandb")
-# options that say more of another one, and nothing without it
-MORE_OF = {
+# options that say more of another one, or of one choice of it, and nothing without it
+_MORE_OF = {
     "tags": ("tags_top", "tags_least", "tags_model"),
     "extra_text": ("extra_model", "extra_noise"),
     "reward_model": ("reward_share",),
+    "objective cider": ("samples", "kl", "reward_model"),
+    "prompt captions": ("prompt_captions",),
+    "rerank": ("candidates", "rerank_model"),
 }
 
 
@@ -276,10 +281,9 @@ class TuneOptions(DatasetOptions):
 
     def _check_together(self) -> None:
         usual = {field.name: field.default for field in fields(self)}
-        for main, others in MORE_OF.items():
-            changed = [name for name in others if getattr(self, name) != usual[name]]
-            if getattr(self, main) is None and changed:
-                asked, of = (name.replace("_", "-") for name in (changed[0], main))
+        for name, main in unread_of(vars(self)).items():
+            if getattr(self, name) != usual[name]:
+                asked, of = (one.replace("_", "-") for one in (name, main))
                 raise UserError(f"--{asked} is for --{of}; give both, or neither")
         if self.start is None and (self.train or self.prompt not in PROMPTS):
             asked = "train projector" if self.train else f"prompt {printable(self.prompt)}"
@@ -290,9 +294,6 @@ class TuneOptions(DatasetOptions):
             raise UserError("--prompt captions reads captions of all images; leave out --curve")
         if self.stop_when_worse and self.select == "loss":
             raise UserError("--stop-when-worse compares captions: take --select cider or clipscore")
-        if self.objective != "cider" and (self.kl or self.reward_model):
-            asked = "kl" if self.kl else "reward-model"
-            raise UserError(f"--{asked} is for --objective cider; give both, or neither")
         if self.reward_model is not None and self.reward_model == self.score_model:
             raise UserError(
                 f"--reward-model {printable(self.reward_model)} is what --score-model judges by,"
@@ -351,3 +352,14 @@ class TuneOptions(DatasetOptions):
     def per_image(self) -> int:
         """Captions of an image an epoch; 0 for all."""
         return 0 if self.captions_per_image == "all" else int(self.captions_per_image)
+
+
+def unread_of(options: Mapping[str, Any]) -> dict[str, str]:
+    """The options, by field, that these leave without a meaning -> the one each is for."""
+    found: dict[str, str] = {}
+    for main, others in _MORE_OF.items():
+        name, _, choice = main.partition(" ")
+        given = options.get(name)
+        if given != choice if choice else given in (None, "none"):
+            found |= dict.fromkeys(others, main)
+    return found

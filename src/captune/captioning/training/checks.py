@@ -187,6 +187,11 @@ def _check_start(options: TuneOptions, method: str) -> None:
                 f"--start {printable(folder)} was tuned with --{part} {quoted(str(name))},"
                 f" not {wanted}; take the same, or another captioner"
             )
+    if made.get("known_words") and options.tags is None:
+        raise UserError(
+            f"--start {printable(folder)} was tuned with tags of each image; give --tags, or start"
+            " from another captioner"
+        )
 
 
 def max_tag_tokens(options: TuneOptions, settings: Mapping[str, Settings]) -> int:
