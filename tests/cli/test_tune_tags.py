@@ -16,6 +16,7 @@ from tests.captioning.caption_job import Seen, interrupted_after, use_encoder
 from tests.captioning.little_job import KINDS
 from tests.captioning.words_job import LABELS, telling_model, write_words_job
 from tests.cli.test_tune import words
+from tests.shards.conftest import here, rows_of
 
 from captune.captioning.captioner import Captioner
 from captune.captioning.checkpoint import read_recipe
@@ -77,7 +78,9 @@ def test_words_reach_the_captions(
 
     # a loaded captioner is told the same, whoever loads it
     images = job[0][0]
-    written = {row["path"]: row["caption"] for row in read_run(out).records()}
+    records = read_run(out).records()
+    written = {row["path"]: row["caption"] for row in records}
+    read_of = {row["path"]: row["read"] for row in records}
     assert len(set(written.values())) > 1
     ask = ["caption", str(images), "--model", str(out), "--beam", "1", "--max-tokens", "12"]
     assert main([*ask, "--device", "cpu", "--json"]) == 0
@@ -86,6 +89,13 @@ def test_words_reach_the_captions(
         for one in json.loads(capsys.readouterr().out)["answers"]
     }
     assert {name: printed[name] for name in written} == written
+    # in shards too, with what was read
+    monkeypatch.setattr("captune.jobs.shards.run_local", here)
+    pieces = ("--shard-size", "20", "--out", str(tmp_path / "shards"), "--device", "cpu")
+    assert main([*ask, *pieces]) == 0
+    rows = [row for at in (0, 1) for row in rows_of(tmp_path / "shards", f"images-{at:05d}")]
+    assert {row["key"]: row["caption"] for row in rows if row["key"] in written} == written
+    assert {row["key"]: row["read"] for row in rows if row["key"] in read_of} == read_of
     captioner = Captioner.from_pretrained(out, device="cpu")
     for one in captioner.caption(images, beam=1, max_tokens=12, batch_size=5):
         assert one.caption == printed[one.image.name]

@@ -99,6 +99,7 @@ def _top(answer: dict[str, Any]) -> list[dict[str, Any]]:
 class _Captioner:
     def __init__(self, options: CaptionOptions, workers: int) -> None:
         from captune.captioning.any_captioner import prepare_captioner
+        from captune.captioning.captioner import Captioner
 
         self._options, self._workers = options, workers
         prepared = prepare_captioner(options)
@@ -114,6 +115,8 @@ class _Captioner:
             "mean_log_probability": arrow.float64(),
             "ended": arrow.bool_(),
         }
+        if isinstance(captioner, Captioner) and captioner.model.reads_tags:
+            self.columns["read"] = arrow.string()
         self.figures: dict[str, Any] = {}
         if prepared.agreement is not None:
             self.columns["agreement"] = arrow.float64()
