@@ -48,6 +48,12 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
         gather_images(tmp_path / "demo")
 
 
+@pytest.mark.needs("linux")
+def test_a_folder_that_cannot_be_made_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", "/proc/captune"]) == 2
+    assert capsys.readouterr().err.count("cannot be written (No such file or directory)") == 1
+
+
 def test_every_image_says_whose_it_is_and_that_it_may_be_handed_on() -> None:
     free = {"CC0", "CC BY 2.0", "public domain", "no known copyright restrictions"}
     assert {image.licence for image in IMAGES} <= free

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from captune.errors import MissingExtra, UserError
-from captune.files import writing
+from captune.files import whole_file
 from captune_metrics.display import printable, quoted
 
 
@@ -59,10 +58,9 @@ def gather_images(folder: Path) -> Material:
             " choose a new folder"
         )
     images = folder / "images"
-    with writing(folder):
-        images.mkdir(parents=True, exist_ok=True)
-        for image in (_HERE / "images").iterdir():  # copytree's error of a full disk has no number
-            shutil.copyfile(image, images / image.name)
+    for image in (_HERE / "images").iterdir():
+        with whole_file(images / image.name, "wb") as copy:
+            copy.write(image.read_bytes())
     names = sorted({image.label for image in IMAGES} | set(ABSENT))
     rows = "".join(f"{image.name},{image.label}\n" for image in IMAGES)
     captions = {Path(image.name).stem: list(image.captions) for image in IMAGES}
@@ -132,5 +130,6 @@ def how_long(*, captions: bool) -> str:
 
 
 def _written(file: Path, text: str) -> Path:
-    file.write_text(text, encoding="utf-8")
+    with whole_file(file) as opened:
+        opened.write(text)
     return file
