@@ -80,7 +80,12 @@ def test_other_endings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             written(tmp_path, name)
     with pytest.raises(UserError, match=r"--csv x\.parquet writes CSV; use --to x\.parquet"):
         check_ending("--csv", Path("x.parquet"), ".csv")
-    for name in ("x.csv", "x.CSV", "x", "/dev/stdout", "x.txt"):
+    others = r"\(--to writes \.csv, \.jsonl, \.parquet and \.json\)"
+    with pytest.raises(UserError, match=rf"--csv x\.txt writes CSV; name it \*\.csv {others}$"):
+        check_ending("--csv", Path("x.txt"), ".csv")
+    with pytest.raises(UserError, match=r"--csv x\.txt writes CSV; name it \*\.csv$"):
+        check_ending("--csv", Path("x.txt"), ".csv", instead="")
+    for name in ("x.csv", "x.CSV", "x", "/dev/stdout"):
         check_ending("--csv", Path(name), ".csv")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.delitem(sys.modules, "pyarrow", raising=False)

@@ -26,13 +26,15 @@ Row = Mapping[str, Any]
 def check_ending(option: str, path: Path | None, ending: str, instead: str = "--to") -> None:
     """Refuse a file of one form that is named like another one; raises UserError.
 
-    ending: of the form. instead: the option that writes the other one, "" for none. A name without
-    an ending of --to, such as /dev/stdout, is taken.
+    ending: of the form. instead: the option that writes others, "" for none. A name without an
+    ending, such as /dev/stdout, is taken.
     """
     named = "" if path is None else path.suffix.lower()
-    if named in _FORMS and named != ending:
+    if named not in ("", ending):
         shown = printable(path)
-        then = f"use {instead} {shown}" if instead else f"name it *{ending}"
+        others = f" ({instead} writes {listed(_FORMS)})" if instead else ""
+        is_other = instead and named in _FORMS
+        then = f"use {instead} {shown}" if is_other else f"name it *{ending}{others}"
         raise UserError(f"{option} {shown} writes {ending[1:].upper()}; {then}")
 
 
