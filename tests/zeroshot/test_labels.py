@@ -49,10 +49,11 @@ def test_inline(text, names, tmp_path, monkeypatch):
     assert read_labels(text) == Labels(names, names, None, "labels")
 
 
-def test_inline_name_may_be_that_of_a_folder(tmp_path, monkeypatch):
+def test_inline_names_may_be_those_of_folders(tmp_path, monkeypatch):
     (tmp_path / "cat").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert read_labels("cat").names == ("cat",)
+    assert read_labels("cat,dog").names == ("cat", "dog")
+    assert read_labels("cat,").names == read_labels(["cat"]).names == ("cat",)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +207,8 @@ def test_bad_files_are_one_sentence(tmp_path, monkeypatch, name, content, senten
         ("a,b/labels.json", "a,b/labels.json does not exist"),
         (Path("cat"), "cat does not exist"),
         ("folder/", "folder/ is a folder"),
+        ("folder", "folder is a folder, as IMAGES may be; give names"),
+        ("folder", '(the word alone: "folder,").'),
         (Path("folder"), "folder is a folder"),
         ("", "there are no labels"),
         (",, ,", "there are no labels"),

@@ -83,15 +83,18 @@ def read_labels(source: str | Path | Sequence[str] | Mapping[str, object]) -> La
     if (asked := parse_source(text)) is not None:
         return _from_names(_labels_of(asked)[0], printable(text))
     # pathlib raises for ten thousand names in one string: too long for a path
-    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112
+    is_folder = os.path.isdir(text)  # noqa: PTH112
+    if os.path.exists(text) and not is_folder:  # noqa: PTH110
         return _from_file(text)
     if text == EVERYDAY:
         listed = files("captune.zeroshot").joinpath("everyday.txt").read_text(encoding="utf-8")
         return _from_names(listed.splitlines(), text)
-    if isinstance(source, Path) or _looks_like_path(text):
-        is_folder = os.path.isdir(text)  # noqa: PTH112  # pathlib's raises for a long name
-        problem = "is a folder" if is_folder else "does not exist"
-        raise UserError(f"{printable(text)} {problem}; give {_FORMS}.")
+    if isinstance(source, Path) or is_folder or _looks_like_path(text):
+        problem = "is a folder, as IMAGES may be" if is_folder else "does not exist"
+        word = (
+            f' (the word alone: "{printable(text)},")' if is_folder and os.sep not in text else ""
+        )
+        raise UserError(f"{printable(text)} {problem}; give {_FORMS}{word}.")
     return _from_names([name for name in text.split(",") if name.strip()], "labels")
 
 
