@@ -26,7 +26,7 @@ from captune_metrics import CiderD, Corpus, DocumentFrequency
 def images(captions: dict[str, list[str]]) -> CaptionDataset:
     ids = list(captions)
     found = [ImageFile(Path(f"{id}.jpg"), f"{id}.jpg") for id in ids]
-    return CaptionDataset(ids, found, ids, list(captions.values()), Path(), "")
+    return CaptionDataset(ids, found, ids, list(captions.values()), Path())
 
 
 TRAIN = images(

@@ -214,7 +214,7 @@ def test_another_image_is_shown_to_who_writes_and_to_who_chooses(
 
     monkeypatch.setattr(rerank, "vectors_of", look)
     ids, others = ["a", "b", "c"], [2, 0, 1]
-    data = CaptionDataset(ids, images, ["0", "1", "2"], [["a w1"]] * 3, tmp_path, "")
+    data = CaptionDataset(ids, images, ["0", "1", "2"], [["a w1"]] * 3, tmp_path)
     chooses = Reranker(settings(), IDENTITY, GRID, colour_model())
     how: dict[str, Any] = {"reranker": chooses}
     val = ValidationSet(data, [], Shown(), max_tokens=LONGEST)

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,7 @@ class CaptionDataset:
     """Images with their captions; the lists are parallel, one entry an image.
 
     ids: as the caption file names them. keys: sha256 of the files' bytes. root: what the images'
-    names are relative to. digest: over everything here that training depends on.
-    notes: sentences for the user about what was left out.
+    names are relative to. notes: sentences for the user about what was left out.
     """
 
     ids: list[str]
@@ -38,7 +38,6 @@ class CaptionDataset:
     keys: list[str]
     captions: list[list[str]]
     root: Path
-    digest: str
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -47,17 +46,13 @@ class CaptionDataset:
 
     def only(self, places: Sequence[int], dropped: Sequence[Skipped] = ()) -> CaptionDataset:
         """These images, in this order."""
-        ids, keys = [self.ids[i] for i in places], [self.keys[i] for i in places]
-        captions = [self.captions[i] for i in places]
-        return CaptionDataset(
-            ids,
-            [self.images[i] for i in places],
-            keys,
-            captions,
-            self.root,
-            _digest(ids, keys, captions),
-            [*self.skipped, *dropped],
-            self.notes,
+        return replace(
+            self,
+            ids=[self.ids[i] for i in places],
+            images=[self.images[i] for i in places],
+            keys=[self.keys[i] for i in places],
+            captions=[self.captions[i] for i in places],
+            skipped=[*self.skipped, *dropped],
         )
 
     def without(self, dropped: Sequence[Skipped]) -> CaptionDataset:
@@ -68,6 +63,14 @@ class CaptionDataset:
         own = [item for item in dropped if item.path in here]
         kept = [place for place, is_gone in enumerate(gone) if not is_gone]
         return self.only(kept, own) if own else self
+
+    @cached_property
+    def digest(self) -> str:
+        """Over everything here that training depends on."""
+        digest = hashlib.sha256()
+        for id, key, own in zip(self.ids, self.keys, self.captions, strict=True):
+            digest.update(repr((id, key, list(own))).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     @property
     def references(self) -> dict[str, list[str]]:
@@ -138,14 +141,12 @@ class MatchedCaptions:
                 f"{self.shown}: none of its {len(ids):,} images could be read"
                 f" ({printable(first.path)}: {first.reason})"
             )
-        rows = [self.captions[id] for id in keys]
         return CaptionDataset(
             list(keys),
             [self.images[id] for id in keys],
             list(keys.values()),
-            rows,
+            [self.captions[id] for id in keys],
             self.root,
-            _digest(list(keys), list(keys.values()), rows),
             skipped,
             self.notes,
         )
@@ -217,9 +218,8 @@ def read_texts(captions: str | Path) -> CaptionDataset:
     kept = {id: own for id, own in kept.items() if own}
     if not kept:
         raise UserError(f"{printable(file.source)}: all of its captions are empty")
-    ids, texts = list(kept), list(kept.values())
-    keys = [f"text of {id}" for id in ids]
-    return CaptionDataset(ids, [], keys, texts, Path(), _digest(ids, keys, texts))
+    keys = [f"text of {id}" for id in kept]
+    return CaptionDataset(list(kept), [], keys, list(kept.values()), Path())
 
 
 def tokenise(data: CaptionDataset, decoder: Decoder, max_tokens: int) -> Tokenised:
@@ -260,10 +260,3 @@ def _notes(
 def _some(ids: Sequence[str]) -> str:
     named = ", ".join(printable(id) for id in ids[:_NAMED])
     return named + (f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else "")
-
-
-def _digest(ids: Sequence[str], keys: Sequence[str], captions: Sequence[Sequence[str]]) -> str:
-    digest = hashlib.sha256()
-    for id, key, own in zip(ids, keys, captions, strict=True):
-        digest.update(repr((id, key, list(own))).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()

@@ -161,7 +161,7 @@ def _search(model: CaptionModel, states: ImageStates, max_tokens: int, **how: An
     given: dict[str, Any] = model.inputs(start, torch.ones_like(start), states)
     rows = max(how.get("num_beams", 1), how.get("num_return_sequences", 1))
     if rows > 1:
-        given = _read_once(model, states, given, rows)
+        given = _read_once(model, states, start, given, rows)
     found = decoder.module.generate(
         **given,
         **{"do_sample": False, "return_dict_in_generate": True, **how},
@@ -175,7 +175,7 @@ def _search(model: CaptionModel, states: ImageStates, max_tokens: int, **how: An
 
 
 def _read_once(
-    model: CaptionModel, states: ImageStates, given: dict[str, Tensor], rows: int
+    model: CaptionModel, states: ImageStates, start: Tensor, given: dict[str, Tensor], rows: int
 ) -> dict[str, Any]:
     """What generate is given, with the image's soft tokens and prompt read once, not by each row.
 
@@ -197,7 +197,6 @@ def _read_once(
     )
     cache.batch_repeat_interleave(rows)
     if states.soft_tokens is not None:
-        start = torch.full((states.images, 1), model.decoder.start_id, device=mask.device)
         text = model.inputs(start, torch.ones_like(start), replace(states, soft_tokens=None))
         # any id stands for a soft token, which is in the cache
         given = {"input_ids": F.pad(text["input_ids"], (states.soft_tokens.shape[1], 0))}

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from captune.captioning import generate as generation
 from captune.captioning.bridge import (
@@ -357,16 +358,11 @@ def batch(
 
     ids begin with `start`; the target at each place is the id that follows.
     """
-    length = max(map(len, rows))
-    ids = torch.full((len(rows), length), pad)
-    targets = torch.full((len(rows), length), IGNORED)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    for i, row in enumerate(rows):
-        known = torch.tensor(row, dtype=torch.long)
-        ids[i, 0] = start
-        ids[i, 1 : len(row)] = known[:-1]
-        targets[i, : len(row)] = known
-        mask[i, : len(row)] = 1
+    known = [torch.tensor(row, dtype=torch.long) for row in rows]
+    targets = pad_sequence(known, batch_first=True, padding_value=IGNORED)
+    mask = (targets != IGNORED).long()
+    ids = targets.roll(1, dims=1).masked_fill(mask == 0, pad)
+    ids[:, 0] = start
     return ids.to(device), mask.to(device), targets.to(device)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,6 +88,7 @@ class Distribution:
     def __init__(self, metric: str, scores: Iterable[float]) -> None:
         self._metric = metric
         self.scores = sorted(scores)
+        self.median = median(self.scores)
         self._comparable = comparable(metric, np.array(self.scores)).tolist()
 
     def comparable(self, score: float) -> float:
@@ -98,14 +100,6 @@ class Distribution:
         images, value = len(self._comparable), self.comparable(score)
         above = images - bisect_right(self._comparable, value)
         return Standing(above + 1, images - bisect_left(self._comparable, value), images)
-
-    @property
-    def median(self) -> float:
-        """The middle score, or the mean of the two in the middle."""
-        middle, odd = divmod(len(self.scores), 2)
-        if odd:
-            return self.scores[middle]
-        return (self.scores[middle - 1] + self.scores[middle]) / 2
 
 
 class Tie(NamedTuple):

@@ -28,7 +28,7 @@ from captune.models.mirrored import mirrored
 
 def captioned(*captions: list[str]) -> CaptionDataset:
     names = [str(n) for n in range(len(captions))]
-    return CaptionDataset(names, [], names, list(captions), Path(), "")
+    return CaptionDataset(names, [], names, list(captions), Path())
 
 
 def test_captions_that_name_a_side_keep_their_images() -> None:

@@ -98,7 +98,7 @@ def test_the_time_of_captions_is_that_of_whole_batches_of_usual_captions(
     monkeypatch.setattr(budget_module.time, "perf_counter", lambda: now[0])
     ids = [str(n) for n in range(100)]
     images: list[Any] = [None] * 100
-    data = CaptionDataset(ids, images, ids, [["a"]] * 100, Path(), "")
+    data = CaptionDataset(ids, images, ids, [["a"]] * 100, Path())
     rows = [[[5] * 12] for _ in ids[1:]] + [[[5] * 40]]  # one has much to say
     grids: Any = SimpleNamespace(grids_of=lambda keys: torch.zeros(len(keys), 1, 1))
     device = torch.device("cpu")

@@ -20,7 +20,7 @@ def whole(count: int, out: Path, notes: list[str]) -> TrainingSetup:
     data = toy_data(count)
     ids = [str(n) for n in range(count)]
     images = [ImageFile(Path(id), id) for id in ids]
-    train = CaptionDataset(ids, images, [*data.keys], [["a"]] * count, Path(), "d")
+    train = CaptionDataset(ids, images, [*data.keys], [["a"]] * count, Path())
     rest: Any = SimpleNamespace()
     options = TuneOptions(out=out)
     return TrainingSetup(options, train, rest, rest, data, rest, {}, [], (), Noting(SILENT, notes))

@@ -110,7 +110,7 @@ def _made_up() -> ValidationSet:
     from captune.captioning.dataset import CaptionDataset
 
     ids = ["1", "2", "3"]
-    data = CaptionDataset(ids, [], ids, [["a"]] * 3, Path(), "")
+    data = CaptionDataset(ids, [], ids, [["a"]] * 3, Path())
     images = [None] * 3
     object.__setattr__(data, "images", images)
     return ValidationSet(data, [[[5, 6, 7, 0]], [[5, 9, 0]], [[6, 0]]], RandomGrids())
