@@ -100,6 +100,20 @@ def test_words_of_captions_alone_are_said_of_images(
     assert (share > 0.5) if is_given else (share == 0)
 
 
+def test_words_of_captions_alone_are_not_lost_by_a_tune_without_them(
+    job: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    command, extra = job
+    assert main([*command, "--extra-text", str(extra)]) == 0
+    start, out = tmp_path / "run", tmp_path / "second"
+    more = ["--epochs", "1", "--lr", "1e-9", "--start", str(start), "--out", str(out)]
+    assert main([*command, *more]) == 0
+    kept = [json.loads((run / "none" / "config.json").read_text())["decoder"]["tokens"]
+            for run in (start, out)]  # fmt: skip
+    assert kept[0] == kept[1]
+    assert np.mean(["w20" in caption.split() for caption in said_of_blue(out)]) > 0.5
+
+
 def test_other_captions_are_another_training(
     job: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

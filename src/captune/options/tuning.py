@@ -88,8 +88,8 @@ class TuneOptions(DatasetOptions):
         0,
     )
     vocabulary: str = option(
-        "tokens that the captioner can generate: all, or only those of the training captions, which"
-        " is faster",
+        "tokens that the captioner can generate: all, or only those of the training captions and"
+        " of --start, which is faster",
         "all",
         choices=("all", "captions"),
     )

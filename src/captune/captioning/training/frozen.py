@@ -20,13 +20,13 @@ from torch import Tensor
 from captune.captioning.any_captioner import AnyCaptioner, Ready
 from captune.captioning.bridge import GridShape
 from captune.captioning.captioner import captioner_folder, describe_decoder, is_on_hub
-from captune.captioning.checkpoint import ImageIdentity
+from captune.captioning.checkpoint import ImageIdentity, check_decoder, read_recipe
 from captune.captioning.dataset import CaptionDataset
 from captune.captioning.decoder_parts import narrowed
-from captune.captioning.settings import is_vlm
+from captune.captioning.settings import checkpoint_folder, is_vlm
 from captune.captioning.tags import MARKS, choose_tags_model, texts_of_labels
 from captune.captioning.training.batches import Grids, check_mirroring
-from captune.captioning.training.checks import check_kind
+from captune.captioning.training.checks import check_kind, start_of
 from captune.captioning.tuned_vlm import require_projector
 from captune.errors import UserError
 from captune.features.cache import FeatureCache
@@ -77,6 +77,12 @@ class FrozenParts:
     captioner: AnyCaptioner | None = None
 
 
+def start_folder(options: TuneOptions, method: str) -> Path | None:
+    """The folder that a method begins with; one of the hub is fetched."""
+    start = start_of(options, method)
+    return captioner_folder(str(start)) if is_on_hub(str(start)) else start
+
+
 def load_frozen(
     options: TuneOptions,
     parts: Sequence[CaptionDataset],
@@ -110,7 +116,12 @@ def load_frozen(
         if options.tags is not None:
             texts += texts_of_labels(read_labels(options.tags))
         texts += MARKS if options.similar_captions else ()
-        decoder = narrowed(decoder, {id for row in decoder.encode(texts) for id in row})
+        kept = {id for row in decoder.encode(texts) for id in row}
+        for start in filter(None, (start_folder(options, method) for method in options.methods)):
+            recipe = read_recipe(checkpoint_folder(start))
+            check_decoder(recipe, decoder, start)
+            kept.update(recipe.decoder.kept)  # what it can say, it is not to lose
+        decoder = narrowed(decoder, kept)
     if cache is not None:
         cache.remember_model(encoder.spec, encoder.ids)
     images = _unique(parts)

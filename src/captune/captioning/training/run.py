@@ -14,7 +14,6 @@ from msgspec import structs
 
 from captune.captioning.agreement import fit_agreement
 from captune.captioning.any_captioner import AnyCaptioner
-from captune.captioning.captioner import captioner_folder, is_on_hub
 from captune.captioning.checkpoint import (
     Part,
     Recipe,
@@ -33,8 +32,7 @@ from captune.captioning.rerank import MIN_IMAGES, fit_weights
 from captune.captioning.settings import AGREEMENT, RERANK
 from captune.captioning.training import state
 from captune.captioning.training.budget import budget, estimate_seconds
-from captune.captioning.training.checks import start_of
-from captune.captioning.training.frozen import SeenImages
+from captune.captioning.training.frozen import SeenImages, start_folder
 from captune.captioning.training.setup import TrainingSetup
 from captune.captioning.training.state import deciding
 from captune.captioning.training.trainer import TrainingHistory, train
@@ -49,7 +47,6 @@ from captune.captioning.training.validation import (
 from captune.captioning.tuned_vlm import TunedVLM, tuned_vlm
 from captune.models.devices import autocast
 from captune.models.weights import digest_of
-from captune.options.tuning import TuneOptions
 from captune.runs import RunWriter, read_run
 from captune.runs.metrics import Finding, History, Reranking, Tuned, TunedFigure
 from captune_metrics.scores import intervals_of
@@ -242,7 +239,7 @@ def _reranking(setup: TrainingSetup, model: Trainable, method: str) -> Reranking
 def requested(setup: TrainingSetup, method: str) -> dict[str, Any]:
     """All that the weights of a method depend on: tuning.json."""
     frozen, options = setup.frozen, setup.options
-    start = None if frozen.captioner is not None else _start_of(options, method)
+    start = None if frozen.captioner is not None else start_folder(options, method)
     return {
         **deciding(options),
         "set": {part: setup.settings.get(part, {}) for part in ("bridge", method)},
@@ -319,14 +316,8 @@ def _built(setup: TrainingSetup, method: str) -> Trainable:
         reads_tags=setup.tags is not None or options.similar_captions > 0,
         seed=options.seed,
     )
-    start = _start_of(options, method)
+    start = start_folder(options, method)
     if start is not None:
         begin_with(model, start)
     setup.data.objective.begin(model)
     return model
-
-
-def _start_of(options: TuneOptions, method: str) -> Path | None:
-    """The folder that a method begins with; one of the hub is fetched."""
-    start = start_of(options, method)
-    return captioner_folder(str(start)) if is_on_hub(str(start)) else start
