@@ -311,6 +311,8 @@ def test_sidecars(
     result, said = captioned(images, model, sidecar=True, beam=1)
     assert (result.images, result.sidecars) == (0, {"written": 0, "kept": COUNT})
     assert f"{COUNT} images have a .txt of that name already, which is kept" in said[0]
+    with pytest.raises(UserError, match=r"nowhere is not a folder"):
+        captioned(images, tmp_path / "nowhere", sidecar=True)
     result, said = captioned(images, model, sidecar=True, overwrite=True)
     assert "which is replaced" in said[0]
     assert mine.read_text() == written["image_005.png"] + "\n"

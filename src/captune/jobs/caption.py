@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from captune.answer_files import Row, check_ending, row_files, row_paths
 from captune.captioning.caption import Caption, without_preamble
+from captune.captioning.settings import checkpoint_folder
 from captune.files import home_path
 from captune.images import ImageFile, Images, ImageSet, Skipped, find_images
 from captune.jobs import MOST_ANSWERS, PAGE, Result, check_outputs, files_among
@@ -224,6 +225,8 @@ def run(
             # nobody reads what would be said of the images that keep theirs
             found = replace(found, images=sidecars.leave())
             if not found.images:
+                if options.model != LITE and not options.model.startswith("hf:"):
+                    checkpoint_folder(home_path(options.model))  # a wrong one is refused, too
                 return CaptionResult(
                     captioner={"spec": options.model},
                     skipped=list(found.skipped),
