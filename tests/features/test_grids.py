@@ -174,7 +174,6 @@ def test_a_store_gives_what_the_model_gave(images, cache):
     encoder = make_encoder()
     with opened(images, encoder, cache, on_skip=skipped.append) as store:
         good = [image for i, image in enumerate(images) if i != 3]
-        assert len(store) == 29
         assert list(store.keys) == [image.name for image in good]
         assert store.keys == {image.name: key_of(image) for image in good}
         chosen = [good[20], good[0], good[20]]
@@ -184,7 +183,6 @@ def test_a_store_gives_what_the_model_gave(images, cache):
         found = store.grids_of(keys)
         assert found.dtype == torch.float32
         assert torch.equal(found, torch.cat([halves.float(), halves.float() + 1], dim=-1))
-        assert key_of(images[3]) not in store
         with pytest.raises(KeyError):
             store.grids_of([key_of(images[3])])
     assert [item.path for item in skipped] == [images[3].name]
@@ -203,10 +201,10 @@ def test_a_store_is_a_view_of_the_files(images, cache):
     store = opened(images, encoder, cache)
     assert encoder.patches.encode.images == 0
     for key in store.keys.values():
-        grid = store[key]
+        grid = store.arrays[key]
         assert not grid.flags.owndata
         assert not grid.flags.writeable
-    base = store[key_of(images[0])]
+    base = store.arrays[key_of(images[0])]
     while isinstance(base, np.ndarray):
         base = base.base
     assert type(base).__name__ in ("mmap", "memoryview")

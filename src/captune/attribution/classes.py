@@ -169,8 +169,7 @@ def patch_similarities(
     """
     assert patch_grid.embed is not None
     shape = patch_grid.shape
-    patches = grid[shape.leading : shape.leading + shape.rows * shape.columns]
-    near = nearness(patch_grid.embed(patches.float())).T.float().cpu()
+    near = nearness(patch_grid.embed(grid[shape.placed].float())).T.float().cpu()
     smooth = near @ _blur(shape)
     return (smooth - smooth.mean(dim=1, keepdim=True)).view(-1, shape.rows, shape.columns)
 
@@ -262,8 +261,7 @@ def _over_patches(values: Tensor, shape: GridShape) -> Tensor:
     """Of an image: tokens [1, t, c] or [t, 1, c], or a map [1, c, rows, columns]; summed over c."""
     if values.ndim == 4:
         return values[0].sum(dim=0)
-    summed = values.sum(dim=-1).flatten()
-    return summed[shape.leading :].view(shape.rows, shape.columns)
+    return shape.to_cells(values.sum(dim=-1).flatten())
 
 
 def _number(classifier: ZeroShotClassifier, name: str) -> int:

@@ -46,7 +46,7 @@ from captune.errors import UserError
 from captune.features.batching import AdaptiveBatches
 from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
-from captune.features.pipeline import Encoding
+from captune.features.pipeline import Encoding, space_of
 from captune.files import sha256_of
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoding_threads, hash_image, opened_image
@@ -331,10 +331,9 @@ class AnyCaptioner:
     @property
     def space(self) -> FeatureSpace:
         """Of what its vision makes of images."""
-        dtype = str(self.vlm.model.dtype).removeprefix("torch.")
         ids = self.vision_id or self.about["weights_id"], self.about["processor_id"]
         what = "vision" if self.vlm.vision is None else self.vlm.vision.what
-        return FeatureSpace(what, *ids, dtype, f"torch-{self.device.type}")
+        return space_of(self.vlm.model, what, *ids)
 
     def read(self, image: ImageFile) -> Ready | Skipped:
         """An image as the model takes it."""

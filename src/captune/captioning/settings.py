@@ -178,11 +178,6 @@ class PrefixConfig:
 
 
 @dataclass(frozen=True)
-class IA3Config:
-    """Nothing to choose."""
-
-
-@dataclass(frozen=True)
 class NoneConfig:
     """Nothing to choose."""
 
@@ -199,7 +194,7 @@ _CONFIGS: dict[str, dict[str, type[Any]]] = {
         "dora": LoRAConfig,
         "adapter": AdapterConfig,
         "prefix": PrefixConfig,
-        "ia3": IA3Config,
+        "ia3": NoneConfig,
         "none": NoneConfig,
     },
 }

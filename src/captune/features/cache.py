@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Condition, Lock, Thread
 from typing import Any, TypeVar
 
@@ -192,6 +194,15 @@ class FeatureCache(AbstractContextManager["FeatureCache", None]):
                     self.folder,
                     error,
                 )
+
+
+def writable(cache: FeatureCache | None, stack: ExitStack) -> FeatureCache:
+    """`cache`; where nothing can be written to it one in a temporary folder, until `stack` ends."""
+    if cache is not None and cache.is_writable:
+        return cache
+    made = TemporaryDirectory(prefix="captune-features-", ignore_cleanup_errors=True)
+    folder = Path(stack.enter_context(made))
+    return stack.enter_context(FeatureCache(folder, limit_bytes=sys.maxsize))
 
 
 class BackgroundWriter:

@@ -8,12 +8,9 @@ random access while training. Kept, as float16, is what `PatchGrid.encode` yield
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Unpack
 
 import numpy as np
@@ -23,8 +20,7 @@ from torch import Tensor
 
 from captune.errors import UserError
 from captune.features.batching import AdaptiveBatches
-from captune.features.cache import BackgroundWriter, FeatureCache
-from captune.features.index import FeatureSpace
+from captune.features.cache import BackgroundWriter, FeatureCache, writable
 from captune.features.pipeline import Encoding, ImageFeature, Told, encode_each, space_of
 from captune.images import ImageFile, Skipped
 from captune.models.encoders import Floats, ImageEncoder, ImageTextModel, TextEncoder
@@ -67,8 +63,7 @@ def encode_texts(
     Each different string is encoded once, and never again while the cache holds it. on_progress:
     told how many more are done.
     """
-    dtype = str(encoder.dtype).removeprefix("torch.")
-    space = FeatureSpace("texts", encoder.text_id, "", dtype, f"torch-{encoder.device.type}")
+    space = space_of(encoder, "texts", encoder.text_id, "")
     contents = {text: _digest(text) for text in texts}
     vectors = np.zeros((len(contents), encoder.dimension), dtype=np.float32)
     rows = {text: row for row, text in enumerate(contents)}
@@ -160,16 +155,12 @@ def open_grids(
     Without a cache that can be written to they live in a temporary folder until the store closes.
     Raises UserError where the cache may not grow as large as the grids are, or its disk cannot.
     """
-    folder, cache = None, how.cache
-    if cache is None or not cache.is_writable:
-        folder = TemporaryDirectory(prefix="captune-grids-", ignore_cleanup_errors=True)
-        cache = FeatureCache(Path(folder.name), limit_bytes=sys.maxsize)
-        how = replace(how, cache=cache)
-    try:
+    with ExitStack() as stack:
+        cache = writable(how.cache, stack)
         require_room(len(images), encoder, cache)
         keys: dict[str, str] = {}
         feature = _feature(encoder)
-        for found in encode_each(images, feature, how, **told):
+        for found in encode_each(images, feature, replace(how, cache=cache), **told):
             keys |= {one.image.name: one.content for one in found}
         # only now is all of it on disk
         contents = list(dict.fromkeys(keys.values()))
@@ -181,13 +172,7 @@ def open_grids(
                 f"images ({missing[0]}, ...) although they were computed; make room on its disk, "
                 "raise `captune cache --limit`, or name another folder in CAPTUNE_CACHE"
             )
-    except BaseException:
-        if folder is not None:
-            cache.close()
-            folder.cleanup()
-        raise
-    temporary = None if folder is None else (cache, folder)
-    return GridStore(encoder, arrays, keys, temporary)
+        return GridStore(encoder, arrays, keys, stack.pop_all())
 
 
 class GridStore(AbstractContextManager["GridStore", None]):
@@ -195,36 +180,23 @@ class GridStore(AbstractContextManager["GridStore", None]):
 
     Nothing is in memory but what the operating system keeps of the files, and gives back when it
     needs the room: an epoch over grids that fit beside it reads at the speed of memory.
-    keys: image's name -> sha256 of its bytes, of all images that could be read.
+    arrays: of each what is cached, [*patches.cached_shape], a read-only view of the file. keys:
+    image's name -> sha256 of its bytes, of all that could be read. stack: ends with the store.
     """
 
     def __init__(
         self,
         encoder: ImageEncoder,
-        arrays: Mapping[str, Halves],
+        arrays: dict[str, Halves],
         keys: Mapping[str, str],
-        temporary: tuple[FeatureCache, TemporaryDirectory[str]] | None = None,
+        stack: ExitStack,
     ) -> None:
-        self.encoder = encoder
-        self.keys = dict(keys)
-        self._arrays = dict(arrays)
-        self._temporary = temporary
-
-    def __len__(self) -> int:
-        """How many different images there are."""
-        return len(self._arrays)
-
-    def __contains__(self, key: str) -> bool:
-        """Whether the image with this sha256 is there."""
-        return key in self._arrays
-
-    def __getitem__(self, key: str) -> Halves:
-        """What is cached of one image, [*patches.cached_shape]: a read-only view of the file."""
-        return self._arrays[key]
+        self.encoder, self.arrays, self.keys = encoder, arrays, keys
+        self._stack = stack
 
     def cached(self, keys: Sequence[str]) -> Tensor:
         """What is cached of these images, in this order: [n, *patches.cached_shape] float16."""
-        return torch.from_numpy(np.stack([self._arrays[key] for key in keys]))
+        return torch.from_numpy(np.stack([self.arrays[key] for key in keys]))
 
     def grids_of(self, keys: Sequence[str]) -> Tensor:
         """What a bridge reads of these images: [n, tokens, channels] float32, where the encoder is.
@@ -235,12 +207,8 @@ class GridStore(AbstractContextManager["GridStore", None]):
 
     def close(self) -> None:
         """Let go of the files."""
-        self._arrays.clear()
-        if self._temporary is not None:
-            cache, folder = self._temporary
-            self._temporary = None
-            cache.close()
-            folder.cleanup()
+        self.arrays.clear()
+        self._stack.close()
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -25,7 +25,6 @@ from captune.features.cache import BackgroundWriter, FeatureCache
 from captune.features.index import FeatureSpace
 from captune.images import ImageFile, Skipped, UnreadableImage
 from captune.images.decode import decoded_image, decoding_threads, hash_image, opened_image
-from captune.models.encoders import ImageEncoder
 from captune.options.base import ModelOptions
 from captune.threads import processors
 
@@ -349,9 +348,7 @@ def _assembly(device: torch.device) -> Callable[[Sequence[Tensor]], Tensor]:
     return assemble
 
 
-def space_of(
-    encoder: ImageEncoder, what: str, weights_id: str, preprocessing_id: str
-) -> FeatureSpace:
-    """Where features of `encoder` are kept."""
-    dtype = str(encoder.dtype).removeprefix("torch.")
-    return FeatureSpace(what, weights_id, preprocessing_id, dtype, f"torch-{encoder.device.type}")
+def space_of(model: Any, what: str, weights_id: str, preprocessing_id: str) -> FeatureSpace:
+    """Where features are kept; model: what has the dtype and the device they are computed in."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return FeatureSpace(what, weights_id, preprocessing_id, dtype, f"torch-{model.device.type}")

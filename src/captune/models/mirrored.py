@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from captune.models.encoders import ImageEncoder, PatchGrid, Side
+from captune.models.preprocessing import Transform
 from captune.models.weights import digest_of
 
 
@@ -21,11 +21,11 @@ def mirrored(encoder: ImageEncoder) -> ImageEncoder:
     patches = encoder.require_patches()
     return replace(
         encoder,
-        transform=_Mirrored(encoder.transform),
+        transform=_mirroring(encoder.transform),
         preprocessing_id=digest_of("mirrored", encoder.preprocessing_id),
         patches=replace(
             patches,
-            transform=_Mirrored(patches.transform),
+            transform=_mirroring(patches.transform),
             preprocessing_id=digest_of("mirrored", patches.preprocessing_id),
         ),
     )
@@ -83,9 +83,5 @@ def _grids_of_both(patches: PatchGrid) -> PatchGrid:
     )
 
 
-@dataclass(frozen=True)
-class _Mirrored:
-    transform: Callable[[Image.Image], Tensor]
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        return self.transform(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+def _mirroring(transform: Transform) -> Transform:
+    return lambda image: transform(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))

@@ -362,9 +362,8 @@ def _pickled(path: Path) -> dict[str, Tensor]:
             " convert it to safetensors where you trust it"
         ) from None
     except Exception as error:  # whatever bytes make of the reader: it is torch's, they are not
-        raise UserError(
-            f"{shown}: not a complete PyTorch checkpoint ({_first_line(error)})"
-        ) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{shown}: not a complete PyTorch checkpoint ({reason})") from None
     return _unwrap(checkpoint, shown)
 
 
@@ -397,7 +396,3 @@ def _is_plain(tensor: Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

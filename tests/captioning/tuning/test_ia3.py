@@ -48,12 +48,12 @@ def test_count_of_gpt2_small() -> None:
     """12 blocks: 3 * 768 for c_attn, which holds the queries too, and 4 * 768 inner ones."""
     from transformers import AutoModelForCausalLM, GPT2Config
 
-    from captune.captioning.tuning.ia3 import IA3, IA3Config
+    from captune.captioning.tuning.ia3 import IA3, NoneConfig
 
     with torch.device("meta"):
         parts = find_parts(AutoModelForCausalLM.from_config(GPT2Config()))
     bridge: Any = None
-    assert IA3.count(IA3Config(), parts, bridge) == 12 * 7 * 768
+    assert IA3.count(NoneConfig(), parts, bridge) == 12 * 7 * 768
 
 
 def test_targets() -> None:

@@ -61,10 +61,10 @@ class Context:
 
 
 class ExtraKeys(nn.Module):
-    """Trained keys and values beside those of every image; what a tuning method puts into a layer.
+    """Trained keys and values beside a layer's own; what a tuning method puts into attention.
 
-    keys, values: [heads, m, head_dim]. shared: one softmax over them and the image's. Otherwise
-    they have a softmax of their own, and what they give is added to what the image gives.
+    keys, values: [heads, m, head_dim]. shared: one softmax over them and the layer's. Otherwise
+    they have a softmax of their own, and what they give is added to what the layer gives.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, *, shared: bool) -> None:
@@ -75,17 +75,22 @@ class ExtraKeys(nn.Module):
 
     def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """[images, heads, t, head_dim] twice -> the same with m + t tokens."""
-        own_keys, own_values = self._for_each(len(keys))
+        own_keys, own_values = self(len(keys), len(self.keys), self.keys.dtype)
         return torch.cat([own_keys, keys], dim=2), torch.cat([own_values, values], dim=2)
 
     def beside(self, queries: Tensor) -> Tensor:
         """Queries [images, heads, n, head_dim] -> what is added for them, as they are."""
-        return F.scaled_dot_product_attention(queries, *self._for_each(len(queries)))
+        own = self(len(queries), len(self.keys), self.keys.dtype)
+        return F.scaled_dot_product_attention(queries, *own)
 
-    def _for_each(self, images: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [images, heads, m, head_dim]; nothing is copied."""
-        shape = (images, -1, -1, -1)
-        return self.keys.expand(shape), self.values.expand(shape)
+    def forward(self, rows: int, heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values for each query head of each row: [rows, heads, m, head_dim]."""
+        groups = heads // len(self.keys)
+        keys, values = (
+            part.to(dtype).repeat_interleave(groups, dim=0).expand(rows, -1, -1, -1)
+            for part in (self.keys, self.values)
+        )
+        return keys, values
 
 
 class CrossAttentionLayer(nn.Module):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from captune.captioning.training.batches import Grids, check_mirroring
 from captune.captioning.training.checks import check_kind, start_of
 from captune.captioning.tuned_vlm import require_projector
 from captune.errors import UserError
-from captune.features.cache import FeatureCache
+from captune.features.cache import FeatureCache, writable
 from captune.features.encode import GridStore, open_grids
 from captune.features.pipeline import Encoding
 from captune.images import ImageFile, Skipped
@@ -279,11 +277,7 @@ class SeenImages:
         self._places: dict[str, int] = {}
         self.skipped: list[Skipped] = []
         self._threads = stack.enter_context(decoding_threads(how.workers or processors()))
-        cache = how.cache
-        if cache is None or not cache.is_writable:
-            made = TemporaryDirectory(prefix="captune-vision-", ignore_cleanup_errors=True)
-            folder = Path(stack.enter_context(made))
-            cache = stack.enter_context(FeatureCache(folder, limit_bytes=sys.maxsize))
+        cache = writable(how.cache, stack)
         for found in captioner.batches(images, replace(how, cache=cache), lambda some, *_: some):
             for one in found:
                 if isinstance(one, Skipped):

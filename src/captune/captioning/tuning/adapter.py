@@ -43,7 +43,7 @@ class Adapter(TuningMethod):
             for module in modules:
                 bottleneck = Bottleneck(parts.hidden_size, self.config.bottleneck)
                 kept.append(bottleneck)
-                self._handles.append(module.register_forward_hook(_Behind(bottleneck)))
+                self._handles.append(module.register_forward_hook(bottleneck.behind))
 
     def detach(self) -> None:
         """Take the hooks out."""
@@ -74,17 +74,9 @@ class Bottleneck(nn.Module):
         bent: Tensor = self.up(F.gelu(self.down(hidden.to(self.down.weight.dtype))))
         return hidden + bent.to(hidden.dtype)
 
-
-class _Behind:
-    """A forward hook that sends a module's output through a bottleneck."""
-
-    def __init__(self, bottleneck: Bottleneck) -> None:
-        self._bottleneck = bottleneck
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (self._bottleneck(output[0]), *output[1:])
-        return self._bottleneck(output)
+    def behind(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """As a forward hook: what the module yields, through the bottleneck."""
+        return (self(output[0]), *output[1:]) if isinstance(output, tuple) else self(output)
 
 
 METHOD = Adapter

@@ -17,7 +17,7 @@ from torch import nn
 
 from captune.captioning.bridge import Bridge
 from captune.captioning.decoder_parts import DecoderParts
-from captune.captioning.settings import IA3Config
+from captune.captioning.settings import NoneConfig
 from captune.captioning.tuning.lora import PeftMethod, is_transposed
 from captune.errors import UserError
 
@@ -28,16 +28,15 @@ _KEY_OR_VALUE = re.compile(r"(k|v|key|value)(_.*)?")
 class IA3(PeftMethod):
     """(IA)^3 by peft."""
 
-    Config = IA3Config
+    Config = NoneConfig
     mark = "ia3_"
 
     def wrap(self, model: nn.Module, parts: DecoderParts) -> Any:
         """peft's IA3Model around the decoder."""
-        from peft import IA3Config as Config
-        from peft import IA3Model
+        from peft import IA3Config, IA3Model
 
         scaled, inner = scaled_projections(parts)
-        config = Config(
+        config = IA3Config(
             target_modules=[*scaled, *inner],
             feedforward_modules=inner,
             fan_in_fan_out=is_transposed(model, scaled[0]),
@@ -45,7 +44,7 @@ class IA3(PeftMethod):
         return IA3Model(model, config, "default")
 
     @classmethod
-    def count(cls, config: IA3Config, parts: DecoderParts, bridge: Bridge) -> int:
+    def count(cls, config: NoneConfig, parts: DecoderParts, bridge: Bridge) -> int:
         """By the arithmetic of the module's text."""
         scaled, inner = scaled_projections(parts)
         outputs = sum(parts.sizes[name][1] for name in scaled)

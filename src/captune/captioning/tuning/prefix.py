@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from captune.captioning.bridge import Bridge, CrossAttentionLayer, ExtraKeys
+from captune.captioning.bridge import Bridge, ExtraKeys
 from captune.captioning.decoder_parts import DecoderParts
 from captune.captioning.settings import PrefixConfig
 from captune.captioning.tuning import TuningMethod
@@ -55,12 +55,15 @@ class Prefix(TuningMethod):
         config: Any = model.config
         name = _register(config._attn_implementation, shared=self.config.shared_softmax)
         for attention in parts.self_attentions:
-            prefix = SelfPrefix(self.config, parts)
+            prefix = _keys(self.config, parts.key_value_heads, parts.head_dim)
+            prefix.values.data *= self.config.shared_softmax
             self.blocks.append(prefix)
             # not as a submodule: the decoder stays as it was
             object.__setattr__(attention, _NAME, prefix)
         for layer in bridge.cross_attention_layers:
-            extra = cross_prefix(self.config, layer)
+            # its output projection begins at zero, so the values need not: of values that are all
+            # alike no key has a gradient
+            extra = _keys(self.config, layer.heads, layer.width // layer.heads)
             self.cross.append(extra)
             object.__setattr__(layer, "extra", extra)
         self._attached = [model, parts, bridge, config._attn_implementation]
@@ -104,32 +107,8 @@ class Prefix(TuningMethod):
         return len(parts.blocks) * block + cross
 
 
-class SelfPrefix(nn.Module):
-    """keys, values: [key/value heads, m, head_dim]."""
-
-    def __init__(self, config: PrefixConfig, parts: DecoderParts) -> None:
-        super().__init__()
-        shape = (parts.key_value_heads, config.length, parts.head_dim)
-        self.keys = nn.Parameter(torch.randn(shape) * 0.02)
-        self.values = nn.Parameter(torch.randn(shape) * 0.02 * config.shared_softmax)
-
-    def forward(self, rows: int, heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys and values for each query head of each row: [rows, heads, m, head_dim]."""
-        groups = heads // len(self.keys)
-        keys, values = (
-            part.to(dtype).repeat_interleave(groups, dim=0).expand(rows, -1, -1, -1)
-            for part in (self.keys, self.values)
-        )
-        return keys, values
-
-
-def cross_prefix(config: PrefixConfig, layer: CrossAttentionLayer) -> ExtraKeys:
-    """Keys and values of a layer of the bridge's cross-attention.
-
-    The layer's output projection begins at zero, so the values need not: of values that are all
-    alike no key has a gradient.
-    """
-    shape = (layer.heads, config.length, layer.width // layer.heads)
+def _keys(config: PrefixConfig, heads: int, head_dim: int) -> ExtraKeys:
+    shape = (heads, config.length, head_dim)
     keys, values = torch.randn(shape) * 0.02, torch.randn(shape) * 0.02
     return ExtraKeys(keys, values, shared=config.shared_softmax)
 
@@ -154,7 +133,7 @@ def attention_beside(attend: Any) -> Any:
         text, weights = attend(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **rest
         )
-        prefix: SelfPrefix | None = getattr(module, _NAME, None)
+        prefix: ExtraKeys | None = getattr(module, _NAME, None)
         if prefix is None:  # cross-attention of the decoder's own
             return text, weights
         keys, values = prefix(query.shape[0], query.shape[1], query.dtype)
@@ -178,7 +157,7 @@ def attend_with(
 
     attention_mask: [rows, 1, n, t], True (or 0) where text may be looked at.
     """
-    prefix: SelfPrefix | None = getattr(module, _NAME, None)
+    prefix: ExtraKeys | None = getattr(module, _NAME, None)
     if prefix is None:
         found: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **rest
@@ -209,7 +188,7 @@ def prefix_kind(implementation: str) -> str:
 
 def keys_and_values(attention: nn.Module, rows: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The prefix of a self-attention, for each row: two of [rows, key/value heads, m, head_dim]."""
-    prefix: SelfPrefix = getattr(attention, _NAME)
+    prefix: ExtraKeys = getattr(attention, _NAME)
     found: tuple[Tensor, Tensor] = prefix(rows, len(prefix.keys), dtype)
     return found
 
