@@ -26,6 +26,7 @@ from captune.files import whole_file
 from captune.json_yaml import MOST_MEMORY, json_cost
 from captune.models.encoders import Floats, normalise
 from captune.models.weights import opened_safetensors
+from captune.zeroshot.classifier import top_indices
 from captune_metrics.display import printable
 from captune_metrics.resampling import Doubles
 
@@ -94,10 +95,7 @@ class Datastore:
         places, cosines = [], []
         for start in range(0, len(vectors), _AT_ONCE):
             some = vectors[start : start + _AT_ONCE] @ self.vectors.T
-            k = min(count, some.shape[1])
-            near = np.sort(np.argpartition(-some, k - 1, axis=1)[:, :k], axis=1)
-            order = np.argsort(-np.take_along_axis(some, near, 1), axis=1, kind="stable")
-            places.append(np.take_along_axis(near, order, 1))
+            places.append(top_indices(some, count))
             cosines.append(np.take_along_axis(some, places[-1], 1))
             advance(len(some))
         return np.concatenate(places), np.concatenate(cosines)

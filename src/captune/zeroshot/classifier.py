@@ -232,15 +232,13 @@ def activate(logits: Floats, scoring: SimilarityScale, multi_label: bool = False
     return shares
 
 
-def top_indices(row: Floats, count: int) -> NDArray[np.intp]:
-    """Positions of the `count` largest values of [labels], largest first, ties in label order."""
-    count = min(count, len(row))
-    if count < len(row):
-        # a full sort of 10,000 labels an image would cost more than the comparison itself
-        chosen = np.sort(np.argpartition(-row, count - 1)[:count])
-    else:
-        chosen = np.arange(len(row))
-    return chosen[np.argsort(-row[chosen], kind="stable")]
+def top_indices(rows: Floats, count: int) -> NDArray[np.intp]:
+    """Positions of the `count` largest of [..., n], or of all; largest first, ties in order."""
+    count = min(count, rows.shape[-1])
+    # a full sort of 10,000 labels an image would cost more than the comparison itself
+    chosen = np.sort(np.argpartition(-rows, count - 1)[..., :count])
+    order = np.argsort(-np.take_along_axis(rows, chosen, -1), kind="stable")
+    return np.take_along_axis(chosen, order, -1)
 
 
 def check_prompts(labels: Labels, prompts: Sequence[str]) -> list[str]:

@@ -24,26 +24,17 @@ if TYPE_CHECKING:
     from captune_metrics.scores import Candidates, References, Scores
 
 # no module has the name of a function: the name means the function whatever was imported before
-_HOMES = {
-    "Candidates": "scores",
-    "CiderD": "cider_d",
-    "Corpus": "corpus",
-    "DocumentFrequency": "frequency",
-    "MismatchedImages": "errors",
-    "References": "scores",
-    "Scores": "scores",
-    "UserError": "errors",
-    "bleu": "bleu_n",
-    "bleu_of": "bleu_n",
-    "cider": "cider_d",
-    "cider_of": "cider_d",
-    "cider_original": "cider_d",
-    "cider_original_of": "cider_d",
-    "meteor": "meteor_java",
-    "meteor_of": "meteor_java",
-    "rouge_l": "rouge",
-    "rouge_l_of": "rouge",
+_NAMES = {
+    "bleu_n": ("bleu", "bleu_of"),
+    "cider_d": ("CiderD", "cider", "cider_of", "cider_original", "cider_original_of"),
+    "corpus": ("Corpus",),
+    "errors": ("MismatchedImages", "UserError"),
+    "frequency": ("DocumentFrequency",),
+    "meteor_java": ("meteor", "meteor_of"),
+    "rouge": ("rouge_l", "rouge_l_of"),
+    "scores": ("Candidates", "References", "Scores"),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Candidates",

@@ -137,18 +137,9 @@ class CiderD:
             ]
             parts += [np.array(ids, dtype=np.int64), own.ids]
             lengths += [len(words), *own.lengths]
-        image = np.repeat(
-            np.arange(len(references), dtype=np.int32), [1 + len(own.lengths) for own in references]
-        )
         size += len(unseen)
-        words_of_all = TokenizedCaptions(
-            ids=np.concatenate(parts),
-            vocabulary_size=size,
-            lengths=np.array(lengths, dtype=np.int64),
-            caption=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-            image=image,
-            is_candidate=np.diff(image, prepend=np.int32(-1)) != 0,
-        )
+        each = [1 + len(own.lengths) for own in references]
+        words_of_all = TokenizedCaptions.of(parts, size, np.array(lengths, dtype=np.int64), each)
         return NgramCounts(words_of_all), size
 
 

@@ -40,6 +40,20 @@ class TokenizedCaptions:
     image: NDArray[np.int32]
     is_candidate: NDArray[np.bool_]
 
+    @classmethod
+    def of(
+        cls,
+        ids: Sequence[NDArray[np.int64]],
+        vocabulary_size: int,
+        lengths: NDArray[np.int64],
+        captions_an_image: Sequence[int],
+    ) -> TokenizedCaptions:
+        """Of captions that stand image by image; ids: in several parts."""
+        image = np.repeat(np.arange(len(captions_an_image), dtype=np.int32), captions_an_image)
+        caption = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        is_candidate = np.diff(image, prepend=np.int32(-1)) != 0
+        return cls(np.concatenate(ids), vocabulary_size, lengths, caption, image, is_candidate)
+
 
 @dataclass(frozen=True)
 class NGrams:
@@ -242,20 +256,8 @@ class Corpus:
                 if not parts or " ".join(parts) != text:
                     loose.append(place)
                     lengths[place] = len(parts)
-        image = np.repeat(np.arange(len(self.images), dtype=np.int32), self._captions_an_image)
-        is_candidate = np.diff(image, prepend=np.int32(-1)) != 0
-        return (
-            dict(vocabulary),
-            TokenizedCaptions(
-                ids=np.concatenate(ids),
-                vocabulary_size=len(vocabulary),
-                lengths=lengths,
-                caption=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-                image=image,
-                is_candidate=is_candidate,
-            ),
-            loose,
-        )
+        each = self._captions_an_image
+        return dict(vocabulary), TokenizedCaptions.of(ids, len(vocabulary), lengths, each), loose
 
     def recipe(self) -> dict[str, str | None]:
         """What the text was made of, for the recipe of a score."""

@@ -67,9 +67,8 @@ def stream_sizes(model: Trainable, captions: Sequence[Sequence[int]]) -> list[fl
 
     with ExitStack() as stack:
         for block, attention in zip(model.parts.blocks, model.parts.self_attentions, strict=True):
-            hook = block.register_forward_pre_hook(remember, with_kwargs=True)
-            stack.callback(hook.remove)
-            stack.callback(attention.register_forward_hook(measure).remove)
+            stack.enter_context(block.register_forward_pre_hook(remember, with_kwargs=True))
+            stack.enter_context(attention.register_forward_hook(measure))
         # without its head: nobody reads the logits
         decoder.module.base_model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
     return sizes
