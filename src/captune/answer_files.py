@@ -65,10 +65,14 @@ def row_files(
         for name, key in (("model", "spec"), ("weights_id", "weights_id"))
         if key in model
     }
-    forms = {
+
+    def in_array(row: Row) -> str:
+        return json.dumps(json_row(row))
+
+    forms: Mapping[str, Any] = {
         ".csv": lambda path: _csv_file(path, raw),
-        ".jsonl": lambda path: _json_file(path, "", "\n", "\n", dict),
-        ".json": lambda path: _json_file(path, "[\n", ",\n", "\n]\n", json_row),
+        ".jsonl": lambda path: joined_file(path, "", "\n", "\n", json.dumps),
+        ".json": lambda path: joined_file(path, "[\n", ",\n", "\n]\n", in_array),
         ".parquet": lambda path: _parquet_file(path, model),
     }
     with ExitStack() as stack:
@@ -97,15 +101,16 @@ def _csv_file(path: Path, raw: bool) -> Iterator[Callable[[Row], None]]:
 
 
 @contextmanager
-def _json_file(
-    path: Path, before: str, between: str, after: str, form: Callable[[Row], Row]
-) -> Iterator[Callable[[Row], None]]:
+def joined_file(
+    path: Path, before: str, between: str, after: str, form: Callable[[Any], str]
+) -> Iterator[Callable[[Any], None]]:
+    """A file of texts, which appears whole; yields what takes a thing, whose text is its `form`."""
     with whole_file(path) as file:
         written = 0
 
-        def add(row: Row) -> None:
+        def add(row: Any) -> None:
             nonlocal written
-            file.write((between if written else before) + json.dumps(form(row)))
+            file.write((between if written else before) + form(row))
             written += 1
 
         yield add

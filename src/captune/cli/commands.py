@@ -21,11 +21,11 @@ from captune.cli.console import (
     command_line,
     discard_stream,
     job_arguments,
-    note,
     print_json,
     print_line,
     print_result,
     print_tables,
+    say,
 )
 from captune.errors import MissingExtra, UserError
 from captune.escaping import bare
@@ -156,15 +156,15 @@ def _push(arguments: argparse.Namespace) -> int:
         return print_result(run(options, **job_arguments(arguments)), arguments)
     planned = plan(options)
     if not options.yes:
-        note(*planned.described(), "", *planned.card.splitlines(), quiet=arguments.json)
+        say(*planned.described(), "", *planned.card.splitlines(), quiet=arguments.json)
         if arguments.json or not sys.stdin.isatty():
             raise UserError("nothing was sent; add --yes to send it without being asked")
-        note(f"send these files to {options.repo}? [y/N]")
+        say(f"send these files to {options.repo}? [y/N]")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise UserError("nothing was sent")
         options.yes = True
     else:
-        note(*planned.described(), quiet=arguments.json)
+        say(*planned.described(), quiet=arguments.json)
     return print_result(run(options, **job_arguments(arguments)), arguments)
 
 
@@ -180,9 +180,9 @@ def _app(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json("app", url=app.address, host=options.host)
             sys.stdout.flush()
-        note(f"captune is at {app.address}  (Ctrl-C ends it)", quiet=arguments.json)
+        say(f"captune is at {app.address}  (Ctrl-C ends it)", quiet=arguments.json)
         if options.shared:
-            note(
+            say(
                 "--shared: whoever has that address can use the app, and what they type is not"
                 f" opened; behind a proxy it is https://{options.name[0]}/?token={app.entry.token}",
                 quiet=arguments.json,
@@ -203,7 +203,7 @@ def run_words(words: list[str], arguments: argparse.Namespace) -> tuple[int, str
     """
     from captune.cli import main
 
-    note(f"$ {shlex.join(['captune', *words])}", quiet=arguments.json)
+    say(f"$ {shlex.join(['captune', *words])}", quiet=arguments.json)
     flags = [f"--{flag}" for flag in ("json", "offline", "debug") if getattr(arguments, flag)]
     if not arguments.json:
         return main([*words, *flags]), ""
@@ -229,8 +229,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     result: dict[str, Any] = {}
     if reason is not None:
         result["notes"] = [reason]
-        note("", reason, "", quiet=arguments.json)
-    note(how_long(captions=reason is None), quiet=arguments.json)
+        say("", reason, "", quiet=arguments.json)
+    say(how_long(captions=reason is None), quiet=arguments.json)
     for verb, words in steps(images, options.out, captions=reason is None).items():
         status, printed = run_words(words, arguments)
         if status != 0:
@@ -244,8 +244,8 @@ def _demo(arguments: argparse.Namespace) -> int:
         seconds = round(time.monotonic() - started, 1)
         print_json("demo", **result, page=str(page), seconds=seconds)
         return 0
-    note("", f"all of it took {time.monotonic() - started:.0f} s; open this page:")
-    note(page.resolve().as_uri())
+    say("", f"all of it took {time.monotonic() - started:.0f} s; open this page:")
+    say(page.resolve().as_uri())
     return 0
 
 

@@ -44,8 +44,10 @@ def discard_stream(stream: IO[str]) -> None:
         os.close(nowhere)
 
 
-def say(*lines: str) -> None:
-    """A line on standard error, or several; nobody has to read them."""
+def say(*lines: str, quiet: bool = False) -> None:
+    """A line on standard error, or several; nobody has to read them. quiet: none."""
+    if quiet:
+        return
     try:
         for line in lines:
             print(printable(line), file=sys.stderr)
@@ -118,12 +120,6 @@ def _log_line(meter: Meter) -> str:
     return ", ".join(filter(None, parts))
 
 
-def note(*lines: str, quiet: bool = False) -> None:
-    """A line on standard error, or several."""
-    if not quiet:
-        say(*lines)
-
-
 def command_line(arguments: argparse.Namespace) -> list[str]:
     """The words that were typed, for the run folder and the page."""
     words: list[str] = getattr(arguments, "typed", sys.argv[1:])
@@ -186,7 +182,7 @@ class TerminalProgress:
 
     def message(self, sentence: str) -> None:
         """A line."""
-        note(sentence, quiet=self.quiet)
+        say(sentence, quiet=self.quiet)
 
 
 def job_arguments(arguments: argparse.Namespace, *, quiet: bool | None = None) -> dict[str, Any]:
@@ -221,7 +217,7 @@ def print_result(result: Result, arguments: argparse.Namespace) -> int:
 def _print_for_person(result: Result, arguments: argparse.Namespace) -> None:
     if getattr(arguments, "jsonl", False):
         written = (f"{what}: {path}" for what, path in result.written.items())
-        note(*result.sentences(), *written)
+        say(*result.sentences(), *written)
         return
     form = getattr(arguments, "table", None)
     out = console()
@@ -231,7 +227,7 @@ def _print_for_person(result: Result, arguments: argparse.Namespace) -> None:
     tables = result.tables()
     print_tables(tables, form)
     if form is not None and not tables:
-        note("there is no table to print:", *result.sentences())
+        say("there is no table to print:", *result.sentences())
     if form is None:
         for sentence in result.sentences():
             out.print(sentence, soft_wrap=True)

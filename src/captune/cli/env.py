@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +68,10 @@ def _facts() -> dict[str, dict[str, Any]]:
 
 
 def _versions() -> dict[str, str]:
-    import captune
+    from captune.runs import versions
 
-    found = {"captune": captune.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    every = dict.fromkeys(("captune", "python", *_PACKAGES), "not installed")
+    return every | versions(_PACKAGES)
 
 
 def _devices() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from captune.cli.console import note, print_json, print_tables
+from captune.cli.console import print_json, print_tables, say
 from captune.errors import UserError
 from captune_metrics.display import printable
 
@@ -46,7 +46,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.all or arguments.search is not None:
         entries = catalogue.long_list(arguments.search or "")
         if not catalogue.has_open_clip():
-            note("open_clip's list needs: pip install 'captune[openclip]'", quiet=arguments.json)
+            say("open_clip's list needs: pip install 'captune[openclip]'", quiet=arguments.json)
         decoders = []
     else:
         entries, decoders = catalogue.short_list(), catalogue.decoders()
@@ -70,7 +70,7 @@ def _list(arguments: argparse.Namespace) -> int:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())
     if not (arguments.all or arguments.search):
-        note("", "more: captune models --search TEXT, --all; a local folder is a model, too")
+        say("", "more: captune models --search TEXT, --all; a local folder is a model, too")
     return 0
 
 
@@ -149,7 +149,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if read_any_recipe(place) is not None:
         raise UserError(f"{printable(spec)} is a captioner of captune's own; {wanted}")
     vlm = load_vlm(place, spec, device=arguments.device, dtype=arguments.dtype)
-    note(f"{spec}: a {vlm.family} on {vlm.device}, {vlm.model.dtype}", quiet=arguments.json)
+    say(f"{spec}: a {vlm.family} on {vlm.device}, {vlm.model.dtype}", quiet=arguments.json)
     answers: dict[str, str] = {}
     for what, answer in checks(vlm, arguments.prompt):
         answers[what] = answer

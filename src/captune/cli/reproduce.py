@@ -22,7 +22,7 @@ from typing import Any
 
 from captune.captions import read_captions
 from captune.cli.commands import run_words
-from captune.cli.console import note, print_json
+from captune.cli.console import print_json, say
 from captune.errors import UserError
 from captune.escaping import console
 from captune.files import check_folder_name, lines_of, read_text
@@ -284,7 +284,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _print_commands(plan)
         return 0
-    tell = partial(note, quiet=arguments.json)
+    tell = partial(say, quiet=arguments.json)
     _announce(plan, tell)
     rows = []
     for place, step in enumerate(plan.asked, 1):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
+from captune.answer_files import joined_file
 from captune.captioning.caption import Caption
 from captune.errors import UserError
 from captune.files import check_writable, whole_file, writing
@@ -57,22 +58,16 @@ def check_predictions(path: Path, images: Sequence[ImageFile]) -> None:
             )
 
 
-@contextmanager
-def predictions_file(path: Path) -> Iterator[Sink]:
+def predictions_file(path: Path) -> AbstractContextManager[Sink]:
     """Takes `{"stem": "caption"}`, one line an image; the file appears when the block ends well.
 
     A stem is a file's name without its folder and its ending.
     """
-    before = "{\n"
-    with whole_file(path) as file:
 
-        def add(one: Caption) -> None:
-            nonlocal before
-            file.write(f"{before}{json.dumps(_stem(one.image))}: {json.dumps(one.caption)}")
-            before = ",\n"
+    def line(one: Caption) -> str:
+        return f"{json.dumps(_stem(one.image))}: {json.dumps(one.caption)}"
 
-        yield add
-        file.write("\n}\n" if before.startswith(",") else "{}\n")
+    return joined_file(path, "{\n", ",\n", "\n}\n", line)
 
 
 class Sidecars:

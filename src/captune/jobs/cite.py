@@ -32,7 +32,7 @@ from captune.runs.evaluation import (
     MetricFigure,
     ScoreMetrics,
 )
-from captune.runs.metrics import ClassifyMetrics, PromptsMetrics, Tuned, TuneMetrics
+from captune.runs.metrics import ClassifyMetrics, PromptsMetrics, TuneMetrics
 from captune.tables import in_latex
 from captune.text import counted, listed, millions
 from captune_metrics.catalogue import title_of
@@ -233,7 +233,6 @@ def _prompts(found: Run, library: _Library) -> list[str]:
 def _tune(found: Run, library: _Library) -> list[str]:
     metrics = found.typed_metrics(TuneMetrics)
     options = found.about["options"]
-    methods: list[Tuned] = [metrics.tuned] if metrics.tuned else metrics.methods
     models = listed(_frozen(found, library))
     what = f"The frozen captioner {models}"
     if not any("family" in model for model in found.about["models"]):
@@ -246,7 +245,7 @@ def _tune(found: Run, library: _Library) -> list[str]:
         [
             f"{library.thing('methods', one.method)}"
             f" ({millions(one.parameters)} trained parameters)"
-            for one in methods
+            for one in metrics.every
         ]
     )
     on = f" on {counted(metrics.trained_on, 'image')}" if metrics.trained_on else ""
@@ -265,7 +264,8 @@ def _tune(found: Run, library: _Library) -> list[str]:
     said += [
         f"The epoch with the best {in_latex(title_of(select))} on validation images was kept.",
         f"On {counted(metrics.images, 'validation image')}, captions were scored by"
-        f" {_metrics(methods[0].scores, library)}, {_INTERVALS}{library.procedure('bootstrap')}.",
+        f" {_metrics(metrics.every[0].scores, library)},"
+        f" {_INTERVALS}{library.procedure('bootstrap')}.",
     ]
     return said
 

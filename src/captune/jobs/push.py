@@ -117,9 +117,9 @@ class PushResult(Result):
 
     repo: str
     method: str
-    url: str | None
     private: bool
     sizes: dict[str, int]
+    url: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -165,31 +165,25 @@ def run(
 
 def _send(options: PushOptions) -> PushResult:
     planned = plan(options)
-    if options.to is not None:
-        _write(planned, options.to)
-        return PushResult(
-            notes=planned.warnings(),
-            written={"run": options.run, "files": options.to},
-            repo=options.repo,
-            method=planned.method,
-            url=None,
-            private=planned.private,
-            sizes=planned.sizes,
-        )
-    if not options.yes:
-        raise UserError(" ".join((*planned.described(), "(nothing was sent; say yes to send it)")))
-    message = f"{planned.method} captioner by captune push"
-    url, private = hub.publish(
-        options.repo, planned.files, private=planned.private, message=message
-    )
-    return PushResult(
+    result = PushResult(
         written={"run": options.run},
         repo=options.repo,
         method=planned.method,
-        url=url,
-        private=private,
+        private=planned.private,
         sizes=planned.sizes,
     )
+    if options.to is not None:
+        _write(planned, options.to)
+        result.written["files"] = options.to
+        result.notes = planned.warnings()
+        return result
+    if not options.yes:
+        raise UserError(" ".join((*planned.described(), "(nothing was sent; say yes to send it)")))
+    message = f"{planned.method} captioner by captune push"
+    result.url, result.private = hub.publish(
+        options.repo, planned.files, private=planned.private, message=message
+    )
+    return result
 
 
 def _write(planned: PushPlan, folder: Path) -> None:

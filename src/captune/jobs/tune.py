@@ -45,7 +45,7 @@ from captune.options.tuning import TuneOptions
 from captune.pages.figures import draw_figures
 from captune.progress import SILENT, Advance, Noting, Progress
 from captune.runs import Run, read_run
-from captune.runs.metrics import AgainstBest, Curve, CurvePoint, Tuned
+from captune.runs.metrics import QUOTED, AgainstBest, Curve, CurvePoint, Tuned
 from captune.runs.writer import run_place
 from captune.scoring.compare import compare_scores, compare_with_best
 from captune.tables import Table, of_mappings, write_csv
@@ -54,7 +54,6 @@ from captune_metrics.catalogue import title_of
 from captune_metrics.scores import Scores
 
 CURVE = "curve"  # of a run, with one folder per smaller number of images
-_SCORES = ("cider", "clipscore", "bleu_4")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -256,7 +255,7 @@ def _write(setup: TrainingSetup, result: TuneResult) -> None:
     assert out is not None
     write_csv(out / "table.csv", of_mappings(_row(one) for one in result.methods))
     runs = {one.method: read_run(out / one.method) for one in result.methods}
-    known = [id for id in _SCORES if id in result.methods[0].scores]
+    known = [id for id in QUOTED if id in result.methods[0].scores]
     metric = result.select if result.select in known else known[0]
     result.against_best = against_best(runs, result.best, metric)
     with run_writer(setup, out) as run:
@@ -320,7 +319,7 @@ def _figure(one: Tuned, select: str) -> float:
 def _row(one: Tuned) -> dict[str, Any]:
     cells: dict[str, Any] = {"method": one.method, "usable": not one.unusable}
     cells["trained"] = one.parameters
-    for id in _SCORES:
+    for id in QUOTED:
         figure = one.scores.get(id)
         low, high = (figure and figure.interval) or (None, None)
         cells |= {id: figure and figure.corpus, f"{id}_low": low, f"{id}_high": high}

@@ -40,11 +40,11 @@ from captune.plots import (
     save_figure,
     top5_grid_figure,
 )
-from captune.plots.captions import TrainingCurves, curves_figure, images_figure
+from captune.plots.captions import curves_figure, images_figure
 from captune.plots.maps import MapPanel, maps_figure
 from captune.runs import Run
 from captune.runs.maps import NewNames, read_maps
-from captune.runs.metrics import Calibration, Curve, PromptsMetrics
+from captune.runs.metrics import Calibration, Curve, PromptsMetrics, TuneMetrics
 from captune.runs.records import BETTER
 from captune.tables import Table, write_csv
 from captune.zeroshot.prompts import fill
@@ -223,17 +223,8 @@ def _telling(comparison: TemplateComparison) -> list[int]:
 
 
 def _tune(source: RunSource, _: list[Skipped]) -> NamedFigures:
-    methods = tune.methods_of(source)
-    curves = [
-        TrainingCurves(
-            method.name,
-            [(epoch, loss) for epoch, loss in method.at("history", "losses") if loss is not None],
-            method.at("history", "epochs"),
-            method.at("best_epoch"),
-        )
-        for method in methods
-    ]
-    yield "curves", curves_figure(curves, tune.selecting_score(methods))
+    methods = source.run.typed_metrics(TuneMetrics).every
+    yield "curves", curves_figure(methods, tune.selecting_score(tune.methods_of(source)))
     if source.run.metrics.get("curve") is not None:
         yield "images", images_figure(convert(source.at("curve"), Curve))
 

@@ -117,8 +117,7 @@ class RunSource:
         """Whether it is a tune of whose methods none is usable, or such a method."""
         if self.run.kind != "tune":
             return False
-        found = self.run.typed_metrics(TuneMetrics)
-        return all(one.unusable for one in ([found.tuned] if found.tuned else found.methods))
+        return all(one.unusable for one in self.run.typed_metrics(TuneMetrics).every)
 
     @property
     def model(self) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from captune.plots.canvas import (
     measured,
     shrunk,
 )
-from captune.runs.metrics import Curve
+from captune.runs.metrics import Curve, Tuned
 from captune.text import p_value
 from captune_metrics.catalogue import title_of
 from captune_metrics.display import shorten
@@ -46,18 +46,8 @@ _GAP, _LINE, _SECTION = 0.15, 0.155, 0.27  # inches, of pairs
 _CAPTION_LINES, _MOST_COLUMNS = 5, 5
 
 
-@dataclass(frozen=True)
-class TrainingCurves:
-    """losses: (epoch, loss) of the training. epochs: the validation scores after each of them."""
-
-    method: str
-    losses: Sequence[tuple[float, float]]
-    epochs: Sequence[Mapping[str, float]]
-    best_epoch: int
-
-
 @house_style()
-def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
+def curves_figure(methods: Sequence[Tuned], select: str) -> Figure:
     """Left the training loss (thin as logged, thick smoothed) and the validation loss (dots).
 
     Right the validation score that picks the epoch, where it is not the loss; else CIDEr-D. The
@@ -65,12 +55,12 @@ def curves_figure(curves: Sequence[TrainingCurves], select: str) -> Figure:
     """
     figure = Sheet(_TOP + _SIDE + 0.62)
     figure.head("How the training went")
-    entries = [("—", _colour(i), one.method) for i, one in enumerate(curves)]
+    entries = [("—", _colour(i), one.method) for i, one in enumerate(methods)]
     figure.key(0.15, 0.42, [*entries, ("○", Tone.INK, "the epoch that was kept")])
     score = "cider" if select == "loss" else select
     losses = figure.place(_LEFT, _TOP, _SIDE, _SIDE, "y")
     scores = figure.place(_LEFT + _SIDE + _BETWEEN, _TOP, _SIDE, _SIDE, "y")
-    for i, one in enumerate(curves):
+    for i, one in enumerate(methods):
         _draw(losses, one, "loss", _colour(i), ringed=select == "loss")
         _draw(scores, one, score, _colour(i), ringed=select != "loss")
     losses.set_ylabel("loss (line: training, dots: validation)")
@@ -103,14 +93,17 @@ def images_figure(curve: Curve) -> Figure:
     return figure
 
 
-def _draw(axes: Any, one: TrainingCurves, score: str, colour: str, *, ringed: bool) -> None:
-    points = [(entry["epoch"], entry[score]) for entry in one.epochs if score in entry]
+def _draw(axes: Any, one: Tuned, score: str, colour: str, *, ringed: bool) -> None:
+    epochs = one.history.epochs
+    known = [(entry["epoch"], entry.get(score)) for entry in epochs]
+    points = [(epoch, value) for epoch, value in known if epoch is not None and value is not None]
+    logged = [(epoch, loss) for epoch, loss in one.history.losses if loss is not None]
     if score != "loss":
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.4)
-    elif one.losses:
-        epochs, losses = np.array(one.losses).T
-        axes.plot(epochs, losses, color=colour, linewidth=0.5, alpha=0.35)
-        axes.plot(epochs, smoothed(epochs, losses), color=colour, linewidth=1.4)
+    elif logged:
+        x, losses = np.array(logged).T
+        axes.plot(x, losses, color=colour, linewidth=0.5, alpha=0.35)
+        axes.plot(x, smoothed(x, losses), color=colour, linewidth=1.4)
     for epoch, value in points:
         axes.plot(epoch, value, "o", color=colour, markersize=3.5)
         if ringed and round(epoch) == one.best_epoch:

@@ -425,6 +425,11 @@ class TuneMetrics(Metrics, frozen=True):
         for i, one in enumerate(self.methods):
             require(one.scores.keys() == first, f"methods[{i}].scores are of other metrics")
 
+    @property
+    def every(self) -> list[Tuned]:
+        """All methods, or the one that the run is about."""
+        return [self.tuned] if self.tuned else self.methods
+
 
 class CaptionMetrics(Metrics, frozen=True):
     """A captioning. agreement: of its captioner; agreement_mean: of the captions.

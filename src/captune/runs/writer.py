@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from fnmatch import fnmatchcase
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from msgspec import Struct
 
@@ -33,7 +33,7 @@ from captune.files import (
     remove_partial_files,
     whole_file,
 )
-from captune.progress import SILENT, Progress
+from captune.progress import SILENT
 from captune.runs.reader import ABOUT, LOCK, METRICS, RECORDS, SCHEMA, kind_of
 from captune.runs.records import json_value
 from captune.runs.signature import FIELD, signature_of
@@ -61,28 +61,14 @@ _OF_METHODS = (
     "tuning.json",  # last: where it stands, what was not removed yet still is in another call
 )
 JOURNAL = ".captions.jsonl"  # of a captioning, until its run is written
-# folders that are held: real path -> the thread, and how often it asked
-_held: dict[str, tuple[int, int]] = {}
-_guard = threading.Lock()
+_held: dict[str, int] = {}  # folders that are held: real path -> the thread
 
 Say = Callable[[str], None]
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class _Options(Protocol):
-    @property
-    def out(self) -> Path | None: ...
-    @property
-    def overwrite(self) -> bool: ...
-
-
-Options = TypeVar("Options", bound=_Options)
-Job = Callable[Concatenate[Options, P], T]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def run_place(
-    options: _Options, kind: str, say: Say = lambda sentence: None
+    options: Any, kind: str, say: Say = lambda sentence: None
 ) -> AbstractContextManager[None]:
     """`claim` for the options of a job; nothing where it writes no run."""
     if options.out is None:
@@ -92,18 +78,18 @@ def run_place(
     return claim(options.out, kind, overwrite=options.overwrite, goes_on=is_tune, say=say)
 
 
-def writes_run(kind: str) -> Callable[[Job[Options, P, T]], Job[Options, P, T]]:
+def writes_run(kind: str) -> Callable[[F], F]:
     """Decorate a job that takes its options first: it holds its run folder from start to end."""
 
-    def decorated(job: Job[Options, P, T]) -> Job[Options, P, T]:
+    def decorated(job: F) -> F:
         @wraps(job)
-        def inside(options: Options, *args: P.args, **named: P.kwargs) -> T:
-            progress = cast("Progress", named.get("progress", args[0] if args else SILENT))
+        def inside(options: Any, *args: Any, **named: Any) -> Any:
+            progress = named.get("progress", args[0] if args else SILENT)
             own = getattr(options, "kind", kind)  # where it depends on the options
             with run_place(options, own, progress.message):
                 return job(options, *args, **named)
 
-        return cast("Job[Options, P, T]", inside)
+        return cast("F", inside)
 
     return decorated
 
@@ -125,16 +111,8 @@ def claim(
     another process writes there.
     """
     real = os.path.realpath(folder)
-    with _guard:
-        thread, times = _held.get(real, (threading.get_ident(), 0))
-        is_ours = times > 0 and thread == threading.get_ident()
-        if is_ours:
-            _held[real] = (thread, times + 1)
-    if is_ours:
-        try:
-            yield
-        finally:
-            _held[real] = (thread, times)
+    if _held.get(real) == threading.get_ident():
+        yield
         return
     check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
     with locked_folder(folder, waits_s):
@@ -142,7 +120,7 @@ def claim(
         other = check_run_folder(folder, kind, overwrite=overwrite, goes_on=goes_on)
         if other not in (None, kind):
             say(f"--overwrite: replaces {_described(folder, other)} in {printable(folder)}")
-        _held[real] = (threading.get_ident(), 1)
+        _held[real] = threading.get_ident()
         try:
             yield
         finally:
@@ -400,12 +378,12 @@ class RunWriter:
             os.fsync(file.fileno())
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, captune and the packages that can change a figure."""
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Versions of Python, captune and, where installed, the packages that can change a figure."""
     from importlib.metadata import PackageNotFoundError, version  # longer than to write a run
 
     found = {"python": platform.python_version(), "captune": captune.__version__}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

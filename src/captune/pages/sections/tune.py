@@ -19,13 +19,12 @@ from captune.pages.sections import (
     score_tile,
 )
 from captune.pages.sources import NOT_USABLE, RunSource, joined, words
-from captune.runs.metrics import Curve, Finding, TuneMetrics
+from captune.runs.metrics import QUOTED, Curve, Finding, TuneMetrics
 from captune.statistics import is_settled
 from captune.tables import Column, Fraction, Number, Table, difference, numbers
 from captune.text import count, decimal, duration, millions, one_line, p_value, plain, signed
 from captune_metrics.catalogue import title_of
 
-_SCORES = ("cider", "clipscore", "bleu_4")
 _SERIES = 7
 
 
@@ -85,7 +84,7 @@ def best_of(methods: Sequence[Method]) -> Method:
 def selecting_score(methods: Sequence[Method]) -> str:
     """The score that methods are compared by: what selected them, where it is a score."""
     select = methods[0].source.run.metrics.get("select")
-    known = [metric for metric in _SCORES if methods[0].has(metric)]
+    known = [metric for metric in QUOTED if methods[0].has(metric)]
     return select if select in known else known[0]
 
 
@@ -125,7 +124,7 @@ def answer(source: RunSource) -> tuple[Any, Tiles | None]:
         said += words(" {}.", source.figure(plain, "curve", "sentence"))
     tiles = [
         score_tile(source, id, best.name, best.at("scores", id, "name"), *best.keys, "scores", id)
-        for id in _SCORES
+        for id in QUOTED
         if best.has(id)
     ]
     return said, Tiles(tiles)
@@ -199,7 +198,7 @@ def _table(source: RunSource, methods: Sequence[Method]) -> Table:
     against = source.run.typed_metrics(TuneMetrics).against_best
     useless = {method.name for method in methods if method.unusable()}
     settled = {name for name, one in against.items() if is_settled(one.p_holm, one.interval)}
-    known = [id for id in (by, *_SCORES) if all(method.has(id) for method in methods)]
+    known = [id for id in (by, *QUOTED) if all(method.has(id) for method in methods)]
     known = list(dict.fromkeys(known))
     scores = {one.name: one.at("scores", by) for one in methods}
     ends = {name: (one["corpus"], one["interval"]) for name, one in scores.items()}
@@ -262,7 +261,7 @@ def _images_needed(source: RunSource) -> list[Any]:
 def _images_table(source: RunSource) -> Table:
     """A row per number of training images."""
     curve = convert(source.at("curve"), Curve)
-    known = [id for id in _SCORES if all(id in one.scores for one in curve.points)]
+    known = [id for id in QUOTED if all(id in one.scores for one in curve.points)]
     rows = []
     for i, point in enumerate(curve.points):
         keys = ("curve", "points", i)
