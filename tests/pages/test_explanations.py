@@ -59,7 +59,8 @@ def test_words_without_a_map_stand_beside_those_that_have_one(root: Path, tmp_pa
     assert "text" not in items_of(tmp_path / "page.html")[0]
     change(run, "records.jsonl", "caption", value="the dog , a dog that runs.")
     write_report([run], tmp_path / "page.html", PageSettings())
-    assert items_of(tmp_path / "page.html")[0]["text"] == ["the", 0, ",", "a", "dog", "that", 1]
+    text = ["the", 0, ",", "a", "dog", "that", 1, "."]
+    assert items_of(tmp_path / "page.html")[0]["text"] == text
     # what is no part of the text stays a list of words
     change(run, "records.jsonl", "caption", value="dog 83 %")
     write_report([run], tmp_path / "page.html", PageSettings())

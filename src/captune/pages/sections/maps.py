@@ -203,7 +203,8 @@ def _text(caption: str, words: Sequence[str]) -> dict[str, Any]:
     placed = 0
     for word in caption.split():
         if placed < len(words) and words[placed] in (word, word.removesuffix(".")):
-            found.append(placed)
+            # a full stop that the captioner wrote as a word of its own has no map
+            found += [placed] if words[placed] == word else [placed, "."]
             placed += 1
         else:
             found.append(word)

@@ -164,8 +164,9 @@
     };
     const rest = () => (kept ? show(kept.button, kept.word) : show(null, null));
     for (const part of item.text || item.words) {
+      if (part !== ".") line.append(" ");
       if (typeof part === "string") {
-        line.append(part, " ");
+        line.append(part);
         continue;
       }
       const word = item.text ? item.words[part] : part;
@@ -185,7 +186,7 @@
         button.setAttribute("aria-pressed", String(Boolean(kept)));
         show(button, word);
       });
-      line.append(button, " ");
+      line.append(button);
     }
     said.append(line, told);
     if (item.read) said.append(made("p", "scores", `read before: ${item.read}`));
