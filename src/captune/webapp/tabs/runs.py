@@ -20,6 +20,7 @@ from captune_metrics.display import printable
 
 _COMPARED = ("tune", "caption", "score")
 _SHOWN = 6  # images of a preview
+_EPOCHS = 4  # of a first try
 
 
 def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
@@ -47,7 +48,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
         with gr.Row(elem_id="tune-sizes"):
             # what is too small is refused by the options, by name
             number: dict[str, Any] = {"precision": 0, "min_width": 90}
-            epochs = gr.Number(4, label="Epochs", elem_id="tune-epochs", **number)
+            epochs = gr.Number(_EPOCHS, label="Epochs", elem_id="tune-epochs", **number)
             limit = gr.Number(0, label="Images (0: all)", elem_id="tune-limit", **number)
             each = gr.Textbox("1", label="Captions per image", min_width=90)
         name = gr.Textbox("tuned", label="Name of the run", elem_id="tune-name")
@@ -76,7 +77,7 @@ def tune_tab(context: AppContext, page: Any) -> list[JobPanel]:
             captions=place(captions, "the file of the training captions"),
             val_captions=context.typed_path(val, "folder") if (val or "").strip() else None,
             method=",".join(methods),
-            epochs=4 if epochs is None else int(epochs),
+            epochs=_EPOCHS if epochs is None else int(epochs),
             limit=int(limit or 0),
             captions_per_image=(each or "all").strip(),
             out=context.new_run(name),
