@@ -156,6 +156,27 @@ def test_shuffled_gives_everyone_another(count: int) -> None:
     assert all(place != own for own, place in enumerate(places))
 
 
+def test_the_batch_that_memory_has_room_for_is_remembered(
+    job: tuple[CaptionModel, ValidationSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, val = job
+    sizes: list[int] = []
+    real = model.logits_at_targets
+
+    def small(**given: Any) -> Any:
+        sizes.append(len(given["ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(**given)
+
+    monkeypatch.setattr(model, "logits_at_targets", small)
+    whole = validation_loss(model, val)
+    assert max(sizes) > 2
+    sizes.clear()
+    assert validation_loss(model, val.first(range(len(val.data)))) == whole
+    assert max(sizes) <= 2
+
+
 def test_validation_loss_is_torch_s(job: tuple[CaptionModel, ValidationSet]) -> None:
     captioner, val = job
     total = count = 0.0

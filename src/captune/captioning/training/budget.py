@@ -28,7 +28,6 @@ from captune.captioning.training.validation import CAPTIONED_AT_ONCE, Validation
 from captune.captioning.tuned_vlm import NoBridge, parts_of, require_projector
 from captune.captioning.tuning import TUNING_METHODS
 from captune.errors import UserError
-from captune.features.batching import AdaptiveBatches
 from captune.models.devices import autocast
 from captune.models.vlm import VLM
 from captune.options.tuning import TuneOptions
@@ -166,7 +165,7 @@ def _write(model: Trainable, val: ValidationSet, options: TuneOptions) -> float:
     some = val.first(range(min(CAPTIONED_AT_ONCE, len(val.data))))
     lengths = sorted(len(row) for rows in val.rows for row in rows) or [options.max_tokens]
     seen = some.seen(some.data.keys, device)
-    seconds, batches = 0.0, AdaptiveBatches(CAPTIONED_AT_ONCE)
+    seconds = 0.0
 
     def write(images: Sequence[int], tokens: int) -> None:
         part: Any = {name: one[images[0] : images[-1] + 1] for name, one in seen.items()}
@@ -175,7 +174,7 @@ def _write(model: Trainable, val: ValidationSet, options: TuneOptions) -> float:
     with autocast(options.dtype, device):
         for tokens in (1, _WRITTEN):
             started = time.perf_counter()
-            batches.each(range(len(some.data)), partial(write, tokens=tokens))
+            val.batches.each(range(len(some.data)), partial(write, tokens=tokens))
             seconds = time.perf_counter() - started
     return seconds / _WRITTEN * lengths[len(lengths) // 2] / len(some.data)
 

@@ -57,6 +57,7 @@ class ValidationSet:
 
     clip: the model of CLIPScore, or None to do without. cache: of its features. tags: of the
     images, where the bridge reads them. max_tokens: of a caption that is written for them.
+    batches: of images; what memory has room for in one epoch holds for the next.
     """
 
     data: CaptionDataset
@@ -66,6 +67,9 @@ class ValidationSet:
     cache: FeatureCache | None = None
     tags: TagRows | None = None
     max_tokens: int = 60
+    batches: AdaptiveBatches = field(
+        default_factory=lambda: AdaptiveBatches(CAPTIONED_AT_ONCE), compare=False
+    )
 
     def first(self, places: Sequence[int]) -> ValidationSet:
         """Some of the images."""
@@ -154,7 +158,7 @@ def write_captions(
         written.extend(zip(some, lines, ended, features, among, strict=True))
         advance(len(some))
 
-    AdaptiveBatches(CAPTIONED_AT_ONCE).each(places, add)
+    val.batches.each(places, add)
     if state.num_processes > 1:
         written = gather_object(written)
     ids = val.data.ids
@@ -178,7 +182,7 @@ def validation_loss(model: Trainable, val: ValidationSet) -> float:
         return float(F.cross_entropy(logits.float(), wanted, reduction="sum")), len(wanted)
 
     places = [place for place, rows in enumerate(val.rows) if rows]
-    parts = AdaptiveBatches(CAPTIONED_AT_ONCE).each(places, losses)
+    parts = val.batches.each(places, losses)
     return sum(loss for loss, _ in parts) / max(1, sum(count for _, count in parts))
 
 
