@@ -24,6 +24,7 @@ from captune.images.find import ImageData, ImageInMemory
 from captune.models.encoders import ContextLength, Floats, ImageTextModel, describe_model, normalise
 from captune.options.scoring import MetricOptions
 from captune.progress import SILENT, Progress
+from captune_metrics.catalogue import title_of
 from captune_metrics.corpus import check_images
 from captune_metrics.display import named, printable
 from captune_metrics.resampling import Doubles
@@ -233,7 +234,7 @@ def clipscore(
     pairs = encode_pairs(
         ["clipscore"], candidates, None, images, model=model, prefix=prefix, how=how
     )
-    return clipscore_of(pairs, w)
+    return scores_of(pairs, "clipscore", w)
 
 
 def ref_clipscore(
@@ -255,7 +256,7 @@ def ref_clipscore(
     pairs = encode_pairs(
         ["ref_clipscore"], candidates, references, images, model=model, prefix=prefix, how=how
     )
-    return ref_clipscore_of(pairs, w)
+    return scores_of(pairs, "ref_clipscore", w)
 
 
 def clipscore_hw3(
@@ -270,7 +271,7 @@ def clipscore_hw3(
     Raises UserError for a caption longer than the model reads, and what `clipscore` raises.
     """
     pairs = encode_pairs(["clipscore_hw3"], candidates, None, images, model=model, how=how)
-    return clipscore_hw3_of(pairs)
+    return scores_of(pairs, "clipscore_hw3")
 
 
 def clip_scores(
@@ -298,42 +299,22 @@ def clip_scores(
             prefix=options.prefix,
             progress=progress,
         )
-    of = {
-        "clipscore": clipscore_of,
-        "ref_clipscore": ref_clipscore_of,
-        "clipscore_hw3": clipscore_hw3_of,
-    }
-    return {id: of[id](pairs) for id in metrics}
+    return {id: scores_of(pairs, id) for id in metrics}
 
 
-def clipscore_of(pairs: PairFeatures, w: float = W) -> Scores:
-    """CLIPScore of encoded pairs."""
-    return _scores("clipscore", "CLIPScore", _clipscores(pairs, pairs.prefixed, w), pairs, w)
-
-
-def clipscore_hw3_of(pairs: PairFeatures) -> Scores:
-    """The homework's CLIPScore of encoded pairs."""
-    values = _clipscores(pairs, pairs.plain, W)
-    return _scores("clipscore_hw3", "CLIPScore (hw3)", values, pairs, W)
-
-
-def ref_clipscore_of(pairs: PairFeatures, w: float = W) -> Scores:
-    """RefCLIPScore of encoded pairs."""
-    with_image = _clipscores(pairs, pairs.prefixed, w)
-    counts = np.diff(pairs.starts, append=len(pairs.references))
-    candidates = np.repeat(pairs.prefixed, counts)
-    cosines = _cosines(pairs.texts, candidates, pairs.texts, pairs.references)
-    best = np.maximum(np.maximum.reduceat(cosines, pairs.starts), 0.0).astype(np.float64)
-    total = with_image + best
-    values = np.divide(2 * with_image * best, total, out=np.zeros_like(total), where=total > 0)
-    return _scores("ref_clipscore", "RefCLIPScore", values, pairs, w)
-
-
-def _clipscores(pairs: PairFeatures, texts: Rows, w: float) -> Doubles:
-    images = np.arange(len(pairs.ids))
-    cosines = _cosines(pairs.images, images, pairs.texts, texts)
-    scores: Doubles = w * np.maximum(cosines.astype(np.float64), 0.0)
-    return scores
+def scores_of(pairs: PairFeatures, metric: str, w: float = W) -> Scores:
+    """One of the scores of pairs that were encoded for it: clipscore, ref_clipscore, ..."""
+    texts = pairs.plain if metric == "clipscore_hw3" else pairs.prefixed
+    cosines = _cosines(pairs.images, np.arange(len(pairs.ids)), pairs.texts, texts)
+    values: Doubles = w * np.maximum(cosines.astype(np.float64), 0.0)
+    if metric == "ref_clipscore":
+        counts = np.diff(pairs.starts, append=len(pairs.references))
+        candidates = np.repeat(texts, counts)
+        cosines = _cosines(pairs.texts, candidates, pairs.texts, pairs.references)
+        best = np.maximum(np.maximum.reduceat(cosines, pairs.starts), 0.0).astype(np.float64)
+        total = values + best
+        values = np.divide(2 * values * best, total, out=np.zeros_like(total), where=total > 0)
+    return _scores(metric, values, pairs, w)
 
 
 def _cosines(left: Floats, left_rows: Rows, right: Floats, right_rows: Rows) -> Floats:
@@ -348,7 +329,8 @@ def _cosines(left: Floats, left_rows: Rows, right: Floats, right_rows: Rows) -> 
     return np.concatenate(parts)
 
 
-def _scores(metric: str, title: str, values: Doubles, pairs: PairFeatures, w: float) -> Scores:
+def _scores(metric: str, values: Doubles, pairs: PairFeatures, w: float) -> Scores:
+    title = title_of(metric)
     is_hw3 = metric == "clipscore_hw3"
     prefix = "" if is_hw3 else pairs.prefix
     spec, tokens = pairs.recipe["model"]["spec"], pairs.recipe["context_length"]

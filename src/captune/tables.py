@@ -209,21 +209,15 @@ class Table:
 
     def values(self) -> list[list[Any]]:
         """Header and rows with all digits: an estimate has three columns, a Fraction none."""
-        shown = self._shown()
-        estimated = [any(isinstance(row[i], Estimate) for row in self.rows) for i in shown]
-        header: list[Any] = []
-        for i, has_interval in zip(shown, estimated, strict=True):
-            title = self.columns[i].title
-            header += [title, *(f"{title}, 95 % {end}" for end in ("from", "to") if has_interval)]
-        rows = [
-            [
-                value
-                for i, has_interval in zip(shown, estimated, strict=True)
-                for value in (_values(row[i]) if has_interval else [_value(row[i])])
-            ]
-            for row in self.rows
-        ]
-        return [header, *rows]
+        columns: list[Sequence[Any]] = []
+        for i in self._shown():
+            title, cells = self.columns[i].title, [row[i] for row in self.rows]
+            if any(isinstance(cell, Estimate) for cell in cells):
+                titles = (title, f"{title}, 95 % from", f"{title}, 95 % to")
+                columns += zip(titles, *map(_values, cells), strict=True)
+            else:
+                columns.append([title, *map(_value, cells)])
+        return [list(row) for row in zip(*columns, strict=True)]
 
     def csv(self) -> str:
         """The values as CSV."""

@@ -310,16 +310,14 @@ def _parsed(data: bytes) -> Any:
         raise ValueError("made of more values than a run has")
     try:
         value = _DECODER.decode(data.decode("utf-8"))
+        is_deep = _is_deep(value)
     except RecursionError:
-        value = _TOO_DEEP
+        is_deep = True
     except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
-    if value is _TOO_DEEP or _is_deep(value):
+    if is_deep:
         raise ValueError(f"nested more than {DEEPEST} deep")
     return value
-
-
-_TOO_DEEP = object()
 
 
 def _is_deep(value: Any) -> bool:
