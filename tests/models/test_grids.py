@@ -31,7 +31,7 @@ def check(encoder: Any, images: list[Image.Image], expected: Any, size: tuple[in
     assert cached.device.type == "cpu"
     assert cached.shape[1:] == encoder.patches.cached_shape
     grid = encoder.finish_grid(cached)
-    shape = encoder.grid
+    shape = encoder.patches.shape
     assert grid.dtype == encoder.dtype
     assert grid.shape == (len(images), shape.tokens, shape.channels)
     assert shape.tokens == shape.leading + shape.rows * shape.columns
@@ -76,7 +76,7 @@ def test_timm(
 ) -> None:
     own, folder = make_timm(name, **options)
     encoder = load_model(f"timm:{folder}", device="cpu").image
-    assert encoder.grid == shape
+    assert encoder.patches.shape == shape
 
     def expected(pixels: torch.Tensor) -> torch.Tensor:
         features = own.forward_features(pixels)
@@ -111,7 +111,7 @@ def test_the_assignments_encoder_has_its_shape() -> None:
 def test_features_that_are_no_grid_are_refused(make_timm: Any, images: Any) -> None:
     _, folder = make_timm("pit_ti_224", depth=(1, 1, 1), base_dims=(8, 8, 8), heads=(1, 1, 1))
     encoder = load_model(f"timm:{folder}", device="cpu").image
-    assert encoder.grid is None
+    assert encoder.patches is None
     for use in (lambda: encoder.whole(images[0]), lambda: encoder.encode_grid(torch.zeros(1))):
         with pytest.raises(UserError, match="no patch grid of a fixed shape"):
             use()
@@ -138,7 +138,7 @@ def test_open_clip(
 ) -> None:
     own, folder = make_open_clip(config, pixels, word_tokenizer if config is SIGLIP_STYLE else None)
     encoder = load_model(f"open_clip:{folder}", device="cpu").image
-    assert encoder.grid == GridShape(17, 64, 4, 4, 1)
+    assert encoder.patches.shape == GridShape(17, 64, 4, 4, 1)
     check(encoder, images, lambda batch: _tokens(own.visual, batch), (32, 32))
     for image in images:
         wanted = squashed(image, (32, 32), pixels["mean"], pixels["std"])
@@ -160,7 +160,7 @@ def test_open_clips_other_towers(make_open_clip: Any, images: Any) -> None:
         return seen[-1].flatten(2).mT
 
     check(encoder, images, expected, (64, 64))
-    assert encoder.grid == GridShape(4, 256, 2, 2)
+    assert encoder.patches.shape == GridShape(4, 256, 2, 2)
 
     averaged = {**OPEN_CLIP_TINY["vision_cfg"], "pool_type": "avg", "final_ln_after_pool": True}
     own, folder = make_open_clip({**OPEN_CLIP_TINY, "vision_cfg": averaged}, CLIP_PIXELS)
@@ -185,7 +185,7 @@ def test_open_clips_other_towers(make_open_clip: Any, images: Any) -> None:
             CLIP_PIXELS,
         )
         encoder = load_model(f"open_clip:{folder}", device="cpu").image
-        assert encoder.grid == shape
+        assert encoder.patches.shape == shape
 
         def features(pixels: torch.Tensor, trunk: Any = own.visual.trunk) -> torch.Tensor:
             found = trunk.forward_features(pixels)
@@ -204,7 +204,7 @@ def test_hugging_face_clip_applies_the_last_norm_to_all_tokens(
 
     own = CLIPModel.from_pretrained(clip_folder).eval()
     encoder = load_model(f"hf:{clip_folder}", device="cpu").image
-    assert encoder.grid == GridShape(17, 48, 4, 4, 1)
+    assert encoder.patches.shape == GridShape(17, 48, 4, 4, 1)
 
     def expected(pixels: torch.Tensor) -> torch.Tensor:
         out = own.vision_model(pixel_values=pixels)
@@ -259,7 +259,7 @@ def test_the_same_clip_weights_give_the_same_grid_by_open_clip(
     assert encoder.patches is not None
     other = patches_of(tower, encoder.whole, "", "")
     assert other is not None
-    assert other.shape == encoder.grid
+    assert other.shape == encoder.patches.shape
     pixels = torch.stack([encoder.whole(image) for image in images])
     with torch.inference_mode():
         torch.testing.assert_close(
@@ -272,7 +272,7 @@ def test_hugging_face_siglip_has_applied_it_already(siglip_folder: Path, images:
 
     own = SiglipModel.from_pretrained(siglip_folder).eval()
     encoder = load_model(f"hf:{siglip_folder}", device="cpu").image
-    assert encoder.grid == GridShape(16, 48, 4, 4)
+    assert encoder.patches.shape == GridShape(16, 48, 4, 4)
     check(
         encoder,
         images,
@@ -302,7 +302,7 @@ def test_a_whole_image_is_the_processors_but_for_the_crop(clip_folder: Path, ima
 def test_a_tower_with_as_many_patches_as_the_image_asks_for_has_no_grid(
     siglip2_folder: Path,
 ) -> None:
-    assert load_model(f"hf:{siglip2_folder}", device="cpu").image.grid is None
+    assert load_model(f"hf:{siglip2_folder}", device="cpu").image.patches is None
 
 
 # -- lite ------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_lite_keeps_352_channels_and_shows_1280(network: EfficientNetLite2, imag
 @pytest.mark.needs("lite")
 def test_lites_grid_outlives_another_alignment(images: Any) -> None:
     encoder = load_model("lite", device="cpu").image
-    assert encoder.grid == GridShape(81, 1280, 9, 9)
+    assert encoder.patches.shape == GridShape(81, 1280, 9, 9)
     assert encoder.patches is not None
     assert encoder.patches.weights_id != encoder.weights_id
     pixels = torch.stack([encoder.whole(image) for image in images[:2]])
@@ -377,7 +377,7 @@ def test_mirrored_is_the_mean_of_both_with_places_kept(make_timm: Any, images: A
     torch.testing.assert_close(grid, expected)
     # a mirrored image gives the mirrored grid
     again = both.image.finish_grid(both.image.encode_grid(pixels.flip(-1)))
-    torch.testing.assert_close(again[:, both.image.grid.turned], grid)
+    torch.testing.assert_close(again[:, both.image.patches.shape.turned], grid)
     square = pixels.expand(len(pixels), 3, 64, 64)
     pooled = (plain.image.encode(square) + plain.image.encode(square.flip(-1))) / 2
     torch.testing.assert_close(both.image.encode(square), pooled)

@@ -87,16 +87,15 @@ def whole_frame(width: int, height: int) -> Frame:
 
 def frame_of(transform: Callable[[Image.Image], Tensor], width: int, height: int) -> Frame:
     """What of an image of this size comes out of an encoder's transform."""
-    dark, bright = (_shown(transform, np.full((height, width), v)) for v in (0, 255))
+    plain = (Image.new("RGB", (width, height), colour) for colour in ("black", "white"))
+    pictures = (*plain, *ramps(width, height))
+    dark, bright, *greys = (transform(picture).mean(dim=0).numpy() for picture in pictures)
     is_image = bright != dark  # what is the same for every image is a margin
     ends = []
-    for length, axis in ((width, 1), (height, 0)):
-        ramp = np.round((np.arange(length) + 0.5) * 255 / length)
-        picture = ramp[None, :].repeat(height, 0) if axis else ramp[:, None].repeat(width, 1)
+    for axis, (length, grey) in enumerate(zip((width, height), greys, strict=True)):
         shown = np.zeros_like(dark)
-        np.divide(_shown(transform, picture) - dark, bright - dark, out=shown, where=is_image)
-        across = 1 - axis
-        fraction = shown.sum(axis=across) / is_image.sum(axis=across).clip(1)
+        np.divide(grey - dark, bright - dark, out=shown, where=is_image)
+        fraction = shown.sum(axis=axis) / is_image.sum(axis=axis).clip(1)
         ends.append(_ends(fraction, length))
     (left, right), (top, bottom) = ends
     return Frame(width, height, left, top, right, bottom)
@@ -112,11 +111,10 @@ def as_stored(maps: Array, orientation: int) -> Array:
     return np.ascontiguousarray(turned[..., ::-1] if flipped else turned)
 
 
-def _shown(transform: Callable[[Image.Image], Tensor], grey: Doubles) -> Array:
-    """A grey picture [height, width] as it leaves the transform, the mean over its channels."""
-    picture = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    shown: Array = transform(picture).mean(dim=0).numpy()
-    return shown
+def ramps(width: int, height: int) -> list[Image.Image]:
+    """Pictures that go from black to white: from left to right, and from top to bottom."""
+    greys = (np.round((np.arange(n) + 0.5) * 255 / n).astype(np.uint8) for n in (width, height))
+    return [Image.fromarray(grid).convert("RGB") for grid in np.meshgrid(*greys)]
 
 
 def _ends(shown: NDArray[np.floating], length: int) -> tuple[float, float]:

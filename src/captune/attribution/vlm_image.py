@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from captune.attribution.geometry import ramps
 from captune.captioning.any_captioner import AnyCaptioner
 from captune.captioning.bridge import Bridge
 from captune.captioning.model import IGNORED, CaptionModel
@@ -128,15 +128,11 @@ class VLMReader:
 
         NaN for a margin.
         """
-        width, height = picture.size
         black, white = (self._pixels(Image.new("RGB", picture.size, c)) for c in ("black", "white"))
         span = white - black
         found = []
-        for length, shape in ((width, (1, width)), (height, (height, 1))):
-            ramp = np.round((np.arange(length) + 0.5) * 255 / length).astype(np.uint8)
-            grey = np.broadcast_to(ramp.reshape(shape), (height, width))
-            shown = self._pixels(Image.fromarray(np.ascontiguousarray(grey)).convert("RGB"))
-            part = (shown - black) / span
+        for grey in ramps(*picture.size):
+            part = (self._pixels(grey) - black) / span
             found.append(part.clamp(0, 1).masked_fill(span.abs() < 1e-6, math.nan))
         return found[0], found[1]
 

@@ -21,9 +21,8 @@ from captune.errors import UserError
 from captune.models.decoders import Decoder
 from captune_metrics.display import printable
 
-# what transformers names these widths in one family or another
+# what transformers calls their number in one family or another
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
-_KEY_VALUE_HEADS = ("num_key_value_heads",)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,10 @@ def find_parts(model: nn.Module, among: nn.ModuleList | None = None) -> DecoderP
     mlp_outputs = [_mlp_output(block, attention, kind) for block, attention in pairs]
     config: Any = model.config
     embedding_size = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
-    heads = int(_first(config, _HEADS, kind))
+    stated = (getattr(config, name, None) for name in _HEADS)
+    heads = next((int(one) for one in stated if one is not None), None)
+    if heads is None:
+        raise UserError(f"{kind}: its config states none of {', '.join(_HEADS)}")
     if heads < 1:
         raise UserError(f"{kind}: its config states {heads} attention heads")
     by_block = [[f"{name}.{inner}" for inner in _projections(block)] for name, block in named]
@@ -94,7 +96,7 @@ def find_parts(model: nn.Module, among: nn.ModuleList | None = None) -> DecoderP
         hidden_size=hidden_size,
         embedding_size=embedding_size,
         heads=heads,
-        key_value_heads=int(_first(config, _KEY_VALUE_HEADS, kind, default=heads)),
+        key_value_heads=int(getattr(config, "num_key_value_heads", None) or heads),
         head_dim=int(getattr(config, "head_dim", None) or hidden_size // heads),
     )
 
@@ -228,12 +230,3 @@ def _mlp_output(block: nn.Module, attention: nn.Module, kind: str) -> nn.Module:
     if not matrices:
         raise UserError(f"{kind}: its blocks have no MLP that captune recognises")
     return matrices[-1]
-
-
-def _first(config: Any, names: tuple[str, ...], kind: str, default: int | None = None) -> int:
-    for name in names:
-        if getattr(config, name, None) is not None:
-            return int(getattr(config, name))
-    if default is None:
-        raise UserError(f"{kind}: its config states none of {', '.join(names)}")
-    return default

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from captune.errors import UserError
 
@@ -27,13 +24,6 @@ class AdaptiveBatches:
     def __init__(self, size: int, and_so: str = "") -> None:
         self.size = max(1, size)
         self._and_so = and_so
-
-    def encode(
-        self, items: Sequence[Item], forward: Callable[[Sequence[Item]], Tensor]
-    ) -> NDArray[Any]:
-        """`forward` of all items, [n, ...], as `each`."""
-        parts = self.each(items, lambda part: forward(part).numpy())
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def each(self, items: Sequence[Item], work: Callable[[Sequence[Item]], T]) -> list[T]:
         """`work` of all items, in as many pieces as memory asks for.

@@ -79,17 +79,16 @@ def encode_texts(
         on_progress(len(contents) - len(missing))
     # Strings of like length share a batch, or the longest would set the cost of all.
     missing.sort(key=lambda text: (len(text), text))
-    batches = AdaptiveBatches(batch_size)
     with BackgroundWriter(cache, space) as writer:
-        start = 0
-        while start < len(missing):
-            batch = missing[start : start + batches.size]
-            encoded = batches.encode(batch, encoder.encode)
+
+        def encode(batch: Sequence[str]) -> None:
+            encoded = encoder.encode(batch).numpy()
             vectors[[rows[text] for text in batch]] = encoded
             writer.save({contents[text]: encoded[i] for i, text in enumerate(batch)})
-            start += len(batch)
             if on_progress is not None:
                 on_progress(len(batch))
+
+        AdaptiveBatches(batch_size).each(missing, encode)
     return vectors[[rows[text] for text in texts]]
 
 

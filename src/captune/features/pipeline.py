@@ -133,9 +133,10 @@ def encode_each(
             ahead.fill(size)
             if batch := ahead.take(size):
                 size *= 2
-                arrays = batches.encode(
+                parts = batches.each(
                     batch, lambda part: feature.encode(assemble([_pixels(e) for e in part]))
                 )
+                arrays = torch.cat(parts).numpy()
                 writer.save({e.content: array for e, array in zip(batch, arrays, strict=True)})
                 ahead.settle(batch, arrays)
             found: list[Encoded] = []

@@ -130,11 +130,6 @@ class ImageEncoder:
         return TextEncoder(module, tokenize, text_id, *own, context)
 
     @property
-    def grid(self) -> GridShape | None:
-        """What a bridge sees of an image; None where there is no patch grid of a fixed shape."""
-        return self.patches.shape if self.patches else None
-
-    @property
     def whole(self) -> Callable[[Image.Image], Tensor]:
         """The transform for captioning: `encoder.whole(image)`; nothing is cropped away."""
         return self.require_patches().transform

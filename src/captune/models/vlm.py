@@ -175,7 +175,7 @@ class VLM:
 
         searches = beams > 1 or temperature or candidates > 1
         keeps = not searches and self._says_what_it_computes
-        begun = _begun(keeps)
+        begun = _Begun(keeps)
         how: dict[str, Any] = {"do_sample": False, "num_beams": beams}
         if temperature:
             how = {"do_sample": True, "temperature": temperature, "num_beams": 1}
@@ -382,32 +382,29 @@ class VLM:
             yield
 
 
-def _begun(keeps: bool) -> Any:
+class _Begun:
     """A logits processor that changes nothing, and keeps the ids before the first word.
 
     of: what a greedy search has said of each token, [rows, n] natural logs, where it keeps that.
     """
-    from transformers import LogitsProcessor
 
-    class Begun(LogitsProcessor):  # type: ignore[misc]
-        ids: Any = None
+    ids: Any = None
 
-        def __init__(self) -> None:
-            self._said: list[Tensor] = []
-            self._last = torch.zeros(0)
+    def __init__(self, keeps: bool) -> None:
+        self._keeps = keeps
+        self._said: list[Tensor] = []
+        self._last = torch.zeros(0)
 
-        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-            if self.ids is None:
-                self.ids = input_ids.clone()
-            elif keeps:
-                self._said.append(self._last.gather(1, input_ids[:, -1:]))
-            self._last = scores.float().log_softmax(dim=-1) if keeps else self._last
-            return scores
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.ids is None:
+            self.ids = input_ids.clone()
+        elif self._keeps:
+            self._said.append(self._last.gather(1, input_ids[:, -1:]))
+        self._last = scores.float().log_softmax(dim=-1) if self._keeps else self._last
+        return scores
 
-        def of(self, sequences: Tensor) -> Tensor:
-            return torch.cat([*self._said, self._last.gather(1, sequences[:, -1:])], dim=1)
-
-    return Begun()
+    def of(self, sequences: Tensor) -> Tensor:
+        return torch.cat([*self._said, self._last.gather(1, sequences[:, -1:])], dim=1)
 
 
 def _mask(inputs: Inputs, prompts: Tensor, *behind: Tensor) -> Tensor:

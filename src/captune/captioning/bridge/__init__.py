@@ -258,7 +258,7 @@ class Bridge(nn.Module, ABC):
     @property
     def gain(self) -> float:
         """Learning rate of `output_projections`, in stream sizes; 0: that of everything else."""
-        return 0.0
+        return float(getattr(self.config, "gain", 0))
 
 
 BRIDGES: Registry[type[Bridge]] = registry.BRIDGES

@@ -94,12 +94,6 @@ class CrossAttention(Bridge):
         """One layer per cross-attention block."""
         return [layer for layer in self.layers if isinstance(layer, CrossAttentionLayer)]
 
-    @property
-    def gain(self) -> float:
-        """As its config says."""
-        gain: float = self.config.gain
-        return gain
-
     def output_projections(self) -> dict[int, list[nn.Parameter]]:
         """The output projection of each layer."""
         pairs = zip(self.places, self.cross_attention_layers, strict=True)

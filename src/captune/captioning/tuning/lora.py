@@ -60,7 +60,9 @@ class PeftMethod(TuningMethod):
     def detach(self) -> None:
         """Unwrap the projections, dropping what was trained."""
         if self._tuner:
-            _clean(self._tuner.pop().unload())
+            model = self._tuner.pop().unload()
+            # which peft leaves there, and takes the next tuner for a second one on top
+            vars(model).pop("peft_config", None)
 
     def named_trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """peft's parameters, by their place in the decoder."""
@@ -73,12 +75,6 @@ class PeftMethod(TuningMethod):
 def is_transposed(model: nn.Module, name: str) -> bool:
     """Whether a projection keeps its weight as [inputs, outputs], as GPT-2's Conv1D does."""
     return not isinstance(model.get_submodule(name), nn.Linear)
-
-
-def _clean(model: Any) -> None:
-    """peft leaves its config on the decoder, and takes the next tuner for a second one on top."""
-    if hasattr(model, "peft_config"):
-        del model.peft_config
 
 
 class LoRA(PeftMethod):
