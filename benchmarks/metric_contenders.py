@@ -22,16 +22,23 @@ Captions = dict[str, Any]
 
 def captune_all(captions: Captions, _: int) -> dict[str, Any]:
     """PTB, CIDEr-D, BLEU and ROUGE-L from captions as they were written."""
+    from captune_metrics import ptb
     from captune_metrics.bleu_n import bleu_of
     from captune_metrics.cider_d import cider_of
     from captune_metrics.corpus import Corpus
     from captune_metrics.rouge import rouge_l_of
 
     parts: dict[str, float] = {}
+    candidates, references = captions["candidates"], captions["references"]
+
+    def tokenize(texts: list[str]) -> list[str]:
+        tokens: list[str] = timed(lambda: ptb.tokenize_each(texts), parts, "tokenising")
+        return tokens
+
     corpus = timed(
-        lambda: Corpus(captions["candidates"], captions["references"]), parts, "tokenising"
+        lambda: Corpus(candidates, references, tokenize=tokenize), parts, "words to numbers"
     )
-    timed(lambda: corpus.words, parts, "words to numbers")
+    parts["words to numbers"] -= parts["tokenising"]
     timed(lambda: corpus.ngrams(4), parts, "n-grams")
     scores = {"cider": timed(lambda: cider_of(corpus), parts, "CIDEr-D")}
     scores |= timed(lambda: bleu_of(corpus), parts, "BLEU")

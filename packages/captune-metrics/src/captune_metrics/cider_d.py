@@ -148,8 +148,8 @@ def _scores(corpus: Corpus, df: DocumentFrequency | None, *, with_d: bool) -> Sc
     if df is not None:
         known = map(df.vocabulary.get, corpus.vocabulary, repeat(-1))
         ids = np.fromiter(known, dtype=np.int64, count=len(corpus.vocabulary))
-        images, frequencies = df.images, df.within(corpus.counts, ids)
-    values = _per_image(corpus.counts, frequencies, images, with_d=with_d)
+        images, frequencies = df.images, df.within(corpus, ids)
+    values = _per_image(corpus, frequencies, images, with_d=with_d)
     return Scores(
         metric="cider" if with_d else "cider_original",
         corpus=float(values.mean()),

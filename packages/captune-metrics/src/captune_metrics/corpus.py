@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count
 
 import numpy as np
@@ -79,7 +78,11 @@ class NGrams:
 
 
 class NgramCounts:
-    """The n-grams of captions that stand image by image; each order is counted when asked for."""
+    """The n-grams of captions that stand image by image; each order is counted when asked for.
+
+    starts: [images] the place of each image's candidate among the captions; its references follow.
+    n_references: [images] how many each has.
+    """
 
     def __init__(self, words: TokenizedCaptions) -> None:
         self.words = words
@@ -171,7 +174,7 @@ _TOKENIZERS: dict[str, Tokenize] = {"ptb": ptb.tokenize_each, "none": list}
 _BLOCK = 20_000  # texts split into words at once
 
 
-class Corpus:
+class Corpus(NgramCounts):
     """Captions to score and what they are scored against, aligned by image.
 
     candidates: {image id: caption}; references: {image id: [caption, ...]}, at least one each.
@@ -180,6 +183,10 @@ class Corpus:
         length and order; every different caption is handed over once.
     Raises MismatchedImages when the two do not have the same image ids, and UserError for an image
     without references and for no images at all.
+
+    texts: each caption's tokens. words: the same split at any white space (as CIDEr and BLEU do).
+    vocabulary: word -> id, in order of appearance. loosely_spaced: places in `texts` that splitting
+        at single spaces (as ROUGE does) splits otherwise.
     """
 
     def __init__(
@@ -201,46 +208,8 @@ class Corpus:
         different = list(dict.fromkeys(captions))
         tokenised = dict(zip(different, tokens_of(different), strict=True))
         self.texts = [tokenised[caption] for caption in captions]
-        self._captions_an_image = [1 + len(references[image]) for image in candidates]
-
-    @cached_property
-    def counts(self) -> NgramCounts:
-        """The n-grams of all captions, split at any white space (as CIDEr and BLEU do)."""
-        return NgramCounts(self._split[1])
-
-    @property
-    def words(self) -> TokenizedCaptions:
-        """The words of all captions, split at any white space."""
-        return self._split[1]
-
-    @property
-    def starts(self) -> NDArray[np.int64]:
-        """[images] the place of each image's candidate in `texts`; its references follow it."""
-        return self.counts.starts
-
-    @property
-    def n_references(self) -> NDArray[np.int64]:
-        """[images] how many references each has."""
-        return self.counts.n_references
-
-    def ngrams(self, n: int) -> NGrams:
-        """The n-grams of order `n`, 1 to 4; counted when first asked for."""
-        return self.counts.ngrams(n)
-
-    @property
-    def vocabulary(self) -> dict[str, int]:
-        """Word -> id, in order of appearance."""
-        return self._split[0]
-
-    @property
-    def loosely_spaced(self) -> list[int]:
-        """Places in `texts` that splitting at single spaces (as ROUGE does) splits otherwise."""
-        return self._split[2]
-
-    @cached_property
-    def _split(self) -> tuple[dict[str, int], TokenizedCaptions, list[int]]:
+        self.loosely_spaced: list[int] = []
         vocabulary: defaultdict[str, int] = defaultdict(count().__next__)  # a new word's number
-        loose: list[int] = []
         ids, lengths = [], np.empty(len(self.texts), dtype=np.int64)
         # in blocks: a string for every word of 100,000 images would take half a gigabyte
         for start in range(0, len(self.texts), _BLOCK):
@@ -254,10 +223,11 @@ class Corpus:
             for place, text in enumerate(texts, start=start):
                 parts = text.split()
                 if not parts or " ".join(parts) != text:
-                    loose.append(place)
+                    self.loosely_spaced.append(place)
                     lengths[place] = len(parts)
-        each = self._captions_an_image
-        return dict(vocabulary), TokenizedCaptions.of(ids, len(vocabulary), lengths, each), loose
+        self.vocabulary = dict(vocabulary)
+        each = [1 + len(references[image]) for image in candidates]
+        super().__init__(TokenizedCaptions.of(ids, len(vocabulary), lengths, each))
 
     def recipe(self) -> dict[str, str | None]:
         """What the text was made of, for the recipe of a score."""
