@@ -139,16 +139,13 @@ class _PatternParser:
         for word in inside.lstrip("=^").split():
             at = source
             for place, letter in enumerate(word):
-                letter = letter if exact or (opening and not place) else letter.lower()
+                as_written = exact or (opening and not place)
+                letter = letter if as_written else letter.lower()
                 after = tree.get((at, letter))
                 if after is None:
                     after = tree[at, letter] = graph.node()
-                    cases = (
-                        (letter,)
-                        if exact or (opening and not place)
-                        else (letter.lower(), letter.upper())
-                    )
-                    graph.edges[at].append((frozenset(cases), after))
+                    cases = frozenset([letter] if as_written else [letter, letter.upper()])
+                    graph.edges[at].append((cases, after))
                 at = after
             graph.silent[at].append(end)
         return end
@@ -247,9 +244,7 @@ class Scanner:
         self, rules: Sequence[Rule], macros: Mapping[str, str], alphabet: Iterable[str]
     ) -> None:
         self.rules = rules
-        self._macros = macros
-        self._alphabet = frozenset(alphabet)
-        self._graph = _Graph(macros, self._alphabet)
+        self._graph = _Graph(macros, frozenset(alphabet))
         start = self._graph.node()
         for number, rule in enumerate(rules):
             whole = rule.pattern if rule.ahead is None else f"({rule.pattern})({rule.ahead})"
@@ -338,11 +333,10 @@ class Scanner:
         """The end of the longest token in text[start:end] that the rest can follow."""
         parts = self._parts.get(rule)
         if parts is None:
-            token, ahead = self.rules[rule].pattern, self.rules[rule].ahead or ""
-            parts = self._parts[rule] = (
-                Scanner([Rule("token", token)], self._macros, self._alphabet),
-                Scanner([Rule("ahead", ahead)], self._macros, self._alphabet),
-            )
+            name, token, ahead = self.rules[rule]
+            how = self._graph.macros, self._graph.alphabet
+            parts = Scanner([Rule(name, token)], *how), Scanner([Rule(name, ahead or "")], *how)
+            self._parts[rule] = parts
         ends = parts[0].ends(text, start, end)
         for middle in reversed(ends):
             if parts[1].ends(text, middle, end)[-1:] == [end]:
