@@ -14,10 +14,10 @@ from captune.clipscore import (
     PREFIX,
     PairFeatures,
     clip_scores,
+    clip_scores_of,
     clipscore,
     clipscore_hw3,
     ref_clipscore,
-    scores_of,
 )
 from captune.errors import MismatchedImages, UserError
 from captune.features.cache import FeatureCache
@@ -259,13 +259,13 @@ def test_a_mean_with_nothing_or_less_is_nothing():
         starts=[0, 1, 2, 4],
     )
     np.testing.assert_allclose(
-        list(scores_of(pairs, "clipscore").per_image.values()),
+        list(clip_scores_of(pairs, "clipscore").per_image.values()),
         [2.5, 0, 0, 2.5 / np.sqrt(2)],
         rtol=1e-6,
     )
     clip, best = 2.5 / np.sqrt(2), 1 / np.sqrt(2)
     np.testing.assert_allclose(
-        list(scores_of(pairs, "ref_clipscore").per_image.values()),
+        list(clip_scores_of(pairs, "ref_clipscore").per_image.values()),
         [0, 0, 0, 2 * clip * best / (clip + best)],
         rtol=1e-6,
     )

@@ -234,7 +234,7 @@ def clipscore(
     pairs = encode_pairs(
         ["clipscore"], candidates, None, images, model=model, prefix=prefix, how=how
     )
-    return scores_of(pairs, "clipscore", w)
+    return clip_scores_of(pairs, "clipscore", w)
 
 
 def ref_clipscore(
@@ -256,7 +256,7 @@ def ref_clipscore(
     pairs = encode_pairs(
         ["ref_clipscore"], candidates, references, images, model=model, prefix=prefix, how=how
     )
-    return scores_of(pairs, "ref_clipscore", w)
+    return clip_scores_of(pairs, "ref_clipscore", w)
 
 
 def clipscore_hw3(
@@ -271,7 +271,7 @@ def clipscore_hw3(
     Raises UserError for a caption longer than the model reads, and what `clipscore` raises.
     """
     pairs = encode_pairs(["clipscore_hw3"], candidates, None, images, model=model, how=how)
-    return scores_of(pairs, "clipscore_hw3")
+    return clip_scores_of(pairs, "clipscore_hw3")
 
 
 def clip_scores(
@@ -299,10 +299,10 @@ def clip_scores(
             prefix=options.prefix,
             progress=progress,
         )
-    return {id: scores_of(pairs, id) for id in metrics}
+    return {id: clip_scores_of(pairs, id) for id in metrics}
 
 
-def scores_of(pairs: PairFeatures, metric: str, w: float = W) -> Scores:
+def clip_scores_of(pairs: PairFeatures, metric: str, w: float = W) -> Scores:
     """One of the scores of pairs that were encoded for it: clipscore, ref_clipscore, ..."""
     texts = pairs.plain if metric == "clipscore_hw3" else pairs.prefixed
     cosines = _cosines(pairs.images, np.arange(len(pairs.ids)), pairs.texts, texts)
