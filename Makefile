@@ -14,7 +14,7 @@ help:
 	@echo "make docs   build the documentation site, build/site/index.html"
 	@echo "make hostile, make fuzz, make chaos   hostile input, made-up strings, kills and full disks"
 	@echo "make audit  known vulnerabilities of what is installed (asks the network)"
-	@echo "make captioner FLICKR8K=DIR COCO=DIR   the captioner that ships, from data to card (hours)"
+	@echo "make captioner FLICKR8K=DIR COCO=DIR COCO_TEXT=FILE   the captioner that ships, from data to card (hours)"
 	@echo "make bench  captune and its peers side by side (about 50 minutes)"
 
 # Every file that is installed has its hash in requirements/*.txt, which `make lock` makes; the three
@@ -58,9 +58,9 @@ test: setup lint
 docs: setup
 	$(BIN)/python docs/site/build.py build/site
 
-# FLICKR8K, COCO: folders of images and captions; it goes on where it was stopped
+# FLICKR8K, COCO: folders of images and captions; COCO_TEXT: captions alone; it goes on where it was stopped
 captioner: setup
-	$(BIN)/python -m recipes.captioner --flickr8k $(FLICKR8K) --coco $(COCO) $(or $(WORK),build/captioner)
+	$(BIN)/python -m recipes.captioner --flickr8k $(FLICKR8K) --coco $(COCO) --coco-text $(COCO_TEXT) $(or $(WORK),build/captioner)
 
 bench: setup
 	$(BIN)/python benchmarks/classify.py

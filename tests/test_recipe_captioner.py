@@ -51,7 +51,10 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             lambda spec, **where: dataclasses.replace(tiny_decoder("llama"), spec="lite"),
         )
     sets = write_set(tmp_path / "flickr8k", 16, 24), write_set(tmp_path / "coco", 8, 1)
-    both = ["--flickr8k", str(sets[0]), "--coco", str(sets[1])]
+    texts = tmp_path / "texts.jsonl"
+    own = [{"image_id": n, "captions": [f"a w{n % 3} w{n}"]} for n in range(8)]
+    texts.write_text("\n".join(map(json.dumps, own)))
+    both = ["--flickr8k", str(sets[0]), "--coco", str(sets[1]), "--coco-text", str(texts)]
     return [str(tmp_path / "work"), *both, "--dry", "--more=--device cpu"]
 
 

@@ -1,4 +1,6 @@
-"""From data to the captioner that ships: `python -m recipes.captioner --flickr8k D --coco D WORK`.
+"""From data to the captioner that ships.
+
+    python -m recipes.captioner --flickr8k DIR --coco DIR --coco-text FILE WORK
 
 Every step is a command that is printed before it runs and could be typed. A step that has ended is
 in WORK/steps.jsonl with its words, seconds and figures, and is not run again while its words and
@@ -6,8 +8,9 @@ those of the steps before it are the same; a training that was killed goes on by
 WORK/captioner is what would ship, and WORK/card.md and WORK/steps.md are its tables.
 
     data            both sets of images in one folder of links, and three views of each image
-    words           people's captions of the views, each also mirrored
-    reward, ...     self-critical training with CIDEr, three times
+    words           people's captions of the views, each also mirrored, and captions without images;
+                    tags stand before each
+    reward, ...     self-critical training with CIDEr, twice, of both
     captioner       trained parameters in half precision
     candidates      five captions of each validation image
     choose          a summary of the training captions, and weights of the choice among candidates
@@ -41,10 +44,9 @@ from captune.files import whole_file
 
 ROOT = Path(__file__).parents[2]
 LITE = ROOT / "packages" / "captune-lite"
-_CIDER_STEPS = (  # name, begins with, rate, seed
-    ("reward", "words", "1e-4", 4),
-    ("reward-2", "reward", "8e-5", 5),
-    ("reward-3", "reward-2", "8e-5", 6),
+_CIDER_STEPS = (  # name, begins with, rate, images, seed
+    ("reward", "words", "1e-4", 9000, 4),
+    ("reward-2", "reward", "8e-5", 4000, 5),
 )
 _DRY = ("--limit", "12", "--epochs", "1", "--batch-size", "12", "--val-sample", "2")
 
@@ -70,7 +72,7 @@ class Done:
 
 
 def steps_of(
-    work: Path, flickr8k: Path, coco: Path, more: Sequence[str], *, dry: bool
+    work: Path, flickr8k: Path, coco: Path, coco_text: Path, more: Sequence[str], *, dry: bool
 ) -> list[Step]:
     """All steps, in their order. more: options of every training."""
     data, made = work / "data", work / "captioner"
@@ -79,7 +81,8 @@ def steps_of(
     shared = [str(data / "views"), "--captions", str(data / "views.json"),
               "--val-images", str(data / "val"), "--val-captions", val, "--val-sample", "60",
               "--method", "lora", "--vocabulary", "captions", "--score-model", "none",
-              "--augment", "mirror"]  # fmt: skip
+              "--augment", "mirror", "--prompt", "tags", "--tags", "everyday",
+              "--tags-model", "lite-research", "--extra-text", str(coco_text)]  # fmt: skip
     sizes = ["lora.rank=32", "lora.alpha=64", "lora.last=12", "bridge.last=12", "bridge.every=2",
              "bridge.width=256"]  # fmt: skip
     if not dry:
@@ -97,9 +100,9 @@ def steps_of(
              "--seed", "0"),
         *(
             tune(name, "--start", str(work / start), "--objective", "cider", "--samples", "5",
-                 "--epochs", "1", "--limit", "12000", "--batch-size", "150", "--lr", rate,
+                 "--epochs", "1", "--limit", str(images), "--batch-size", "150", "--lr", rate,
                  "--warmup", "0.05", "--max-tokens", "24", "--seed", str(seed))
-            for name, start, rate, seed in _CIDER_STEPS
+            for name, start, rate, images, seed in _CIDER_STEPS
         ),
     ]  # fmt: skip
     images = ["--images", str(data / "images")]
@@ -133,6 +136,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("work", type=Path, metavar="WORK")
     parser.add_argument("--flickr8k", type=Path, required=True, metavar="DIR")
     parser.add_argument("--coco", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--coco-text", type=Path, required=True, metavar="FILE", help="captions without images"
+    )
     parser.add_argument("--until", metavar="STEP", help="the last step to run")
     parser.add_argument("--dry", action="store_true", help="a few images and updates")
     parser.add_argument("--ship", action="store_true", help="put the result into the package")
@@ -140,7 +146,8 @@ def main(words: list[str] | None = None) -> int:
         "--more", default="", metavar="WORDS", help="further options of every training"
     )
     asked = parser.parse_args(words)
-    steps = steps_of(asked.work, asked.flickr8k, asked.coco, asked.more.split(), dry=asked.dry)
+    data = (asked.flickr8k, asked.coco, asked.coco_text)
+    steps = steps_of(asked.work, *data, asked.more.split(), dry=asked.dry)
     names = [step.name for step in steps]
     if asked.until is not None and asked.until not in names:
         parser.error(f"--until {asked.until}: the steps are {', '.join(names)}")
