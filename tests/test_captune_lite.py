@@ -75,6 +75,24 @@ def test_what_is_adopted_is_half_as_large_and_loads_in_float32(
     captioner.detach()
 
 
+def test_tags_are_read_from_another_probability_on_than_in_training(
+    adopt: ModuleType, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = tmp_path / "to"
+    words = [str(tuned), "--to", str(to), "--tags-least", "0.3"]
+    assert adopt.main(words) == 2
+    assert "reads no tags" in capsys.readouterr().err
+    assert not to.exists()
+    config = json.loads((tuned / "config.json").read_text())
+    tags = {"labels": ["dog"], "prompts": None, "top": 5, "least": 0.1}
+    tags["model"] = config["image_encoder"]
+    (tuned / "config.json").write_text(json.dumps(config | {"known_words": tags}))
+    assert adopt.main(words) == 0
+    after = json.loads((to / "config.json").read_text())
+    assert after.pop("known_words") == tags | {"least": 0.3}
+    assert after == config
+
+
 def test_what_may_not_ship_is_refused_and_nothing_is_written(
     adopt: ModuleType,
     tuned: Path,

@@ -3,6 +3,10 @@
 RUN is a finished `captune tune` (or one method's folder in it) over `lite` and `lite`. Its trained
 parameters are written in half precision, beside its config, into captune_lite/captioner. Prints one
 JSON object: parameters, bytes, and how far the rounding moved a parameter.
+
+--tags-least P writes another least probability of a tag than the tune's. A captioner that learned
+captions without images, whose tags are always right, believes tags too much: fewer of them may be
+better in use than in training.
 """
 
 from __future__ import annotations
@@ -10,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 from safetensors.torch import load_file, save
 
 from captune.captioning.checkpoint import Recipe, from_pretrained, read_recipe
@@ -30,30 +36,36 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--to", type=Path, default=SHIPPED, metavar="FOLDER")
+    parser.add_argument("--tags-least", type=float, metavar="P")
     arguments = parser.parse_args(words)
     try:
-        print(json.dumps(adopt(arguments.run, arguments.to), indent=1))
+        print(json.dumps(adopt(arguments.run, arguments.to, arguments.tags_least), indent=1))
     except UserError as error:
         print(f"adopt.py: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def adopt(run: Path, to: Path) -> dict[str, Any]:
+def adopt(run: Path, to: Path, tags_least: float | None = None) -> dict[str, Any]:
     """Write the captioner of `run` to the folder `to` in float16; what it is, for the card.
 
-    Raises UserError where it is not made of lite and lite, does not fit float16, or is too large.
+    Raises UserError where it is not made of lite and lite, does not fit float16, is too large, or
+    reads no tags and tags_least is given.
     """
     source = checkpoint_folder(run)
     recipe = read_recipe(source)
     _check_made_of_lite(recipe, source)
+    if tags_least is not None:
+        if recipe.tags is None:
+            raise UserError(f"{source} reads no tags, which --tags-least is for")
+        recipe = structs.replace(recipe, tags=replace(recipe.tags, least=tags_least))
     tensors = load_file(source / WEIGHTS)
     halves = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
     for name, half in halves.items():
         if not bool(half.isfinite().all()):
             raise UserError(f"{source}: {name} has values beyond float16, which ends at 65,504")
     weights = save(halves, metadata={"format": "pt"})
-    config = (source / CONFIG).read_bytes()
+    config = json.dumps(recipe.as_json(), indent=1).encode() + b"\n"
     size = len(weights) + len(config)
     if size > LARGEST_BYTES:
         raise UserError(
