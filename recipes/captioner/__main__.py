@@ -10,7 +10,7 @@ WORK/captioner is what would ship, and WORK/card.md and WORK/steps.md are its ta
     data            both sets of images in one folder of links, and three views of each image
     words           people's captions of the views, each also mirrored, and captions without images;
                     tags stand before each
-    reward, ...     self-critical training with CIDEr, twice, of both
+    reward, ...     self-critical training with CIDEr, three times, of both
     captioner       trained parameters in half precision
     candidates      five captions of each validation image
     choose          a summary of the training captions, and weights of the choice among candidates
@@ -47,6 +47,7 @@ LITE = ROOT / "packages" / "captune-lite"
 _CIDER_STEPS = (  # name, begins with, rate, images, seed
     ("reward", "words", "1e-4", 9000, 4),
     ("reward-2", "reward", "8e-5", 4000, 5),
+    ("reward-3", "reward-2", "8e-5", 12000, 6),
 )
 _DRY = ("--limit", "12", "--epochs", "1", "--batch-size", "12", "--val-sample", "2")
 
