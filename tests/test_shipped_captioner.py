@@ -60,6 +60,9 @@ def test_it_says_something_sensible_offline(
     assert re.search(person, captions["officer.jpg"].lower())
     assert re.search(r"\b(building|temple|tower)\b", captions["temple.jpg"].lower())
     assert "camera" in captions["photographer.jpg"].lower()
+    # 41 and 19 of Flickr8k's 30,000 training captions name them
+    assert "cat" in captions["cat.jpg"].lower().split()
+    assert "coffee" in captions["coffee.jpg"].lower()
 
 
 @pytest.mark.needs("lite", "decoder")
