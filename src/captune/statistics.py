@@ -18,6 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 from captune_metrics.display import Interval
 from captune_metrics.resampling import Doubles, normal_quantile
 
+__all__ = [
+    "Tau",
+    "holm",
+    "is_settled",
+    "kendall_tau",
+    "mcnemar_exact",
+    "paired_difference",
+    "wilson",
+]
+
 SIGNIFICANT = 0.05  # a p value below it is no luck, by the usual rule
 
 Counts = NDArray[np.int64]
