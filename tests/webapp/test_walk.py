@@ -44,6 +44,8 @@ def describe(driver: Any) -> None:
     tab(driver, "Caption")
     driver.find_element("css selector", "#caption").click()
     over(driver, "caption")
+    top = "document.querySelector('#result-caption').getBoundingClientRect().top"
+    when(driver, f"{top} < innerHeight / 2")
     tab(driver, "Explain")
     driver.find_element("css selector", "#explain").click()
     over(driver, "explain")

@@ -12,6 +12,7 @@
   new MutationObserver((changes) => {
     if (widths.size > 20000) widths.clear();
     if (removed) refocus();
+    seek();
     // the framework's name for the button is none of the words that stand on it
     for (const one of document.querySelectorAll(".upload-container[aria-label]")) one.removeAttribute("aria-label");
     for (const change of changes) {
@@ -44,6 +45,20 @@
     if (all.length && stayed) all[Math.min(removed.number, all.length - 1)].focus();
     removed = null;
   };
+
+  // on a phone the results come below the fields; they grow while they are looked at
+  let sought = null;
+  const seek = () => {
+    if (sought && sought.getBoundingClientRect().top > innerHeight * 0.4) {
+      sought.scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
+    }
+  };
+  document.addEventListener("click", ({ target, isTrusted }) => {
+    const button = isTrusted && target.closest ? target.closest("button[id]") : null;
+    sought = button && document.getElementById(`result-${button.id}`);
+    seek();
+  });
+  for (const own of ["wheel", "touchmove", "keydown"]) addEventListener(own, () => { sought = null; });
 
   // the framework tells of every change of a text but the one to no text
   document.addEventListener("input", ({ target }) => {
