@@ -31,7 +31,7 @@ import captune
 from captune.captioning.captioner import captioner_folder
 from captune.captioning.checkpoint import write_beside
 from captune.captioning.settings import AGREEMENT
-from captune.captioning.training.run import _start_of
+from captune.captioning.training.frozen import start_folder
 from captune.cli import main
 from captune.errors import UserError
 from captune.jobs.push import plan
@@ -132,7 +132,7 @@ def test_a_captioner_is_sent_and_loaded_again(
     asked = len(hub.requests)
     assert main([*common, "--model", MODEL, *decoder, "--offline"]) == 0
     assert len(hub.requests) == asked
-    start = _start_of(TuneOptions(start=Path(MODEL)), "lora")
+    start = start_folder(TuneOptions(start=Path(MODEL)), "lora")
     assert start is not None
     assert (start / "model.safetensors").read_bytes() == files["model.safetensors"]
 
