@@ -113,7 +113,7 @@ def steps_of(
     return [
         *steps,
         Step("captioner", f"{lite}/adopt.py", [str(work / steps[-1].name), "--to", folder,
-                                                  "--tags-least", "0.3"]),
+                                               "--tags-least", "0.3"]),
         Step("candidates", "captune", ["caption", str(data / "val"), "--model", folder, *matched,
                                        "--out", str(work / "candidates")]),
         Step("choose", f"{lite}/choose.py", [str(work / "candidates"), *pairs, "--to", folder]),

@@ -58,7 +58,8 @@
     sought = button && document.getElementById(`result-${button.id}`);
     seek();
   });
-  for (const own of ["wheel", "touchmove", "keydown"]) addEventListener(own, () => { sought = null; });
+  // not against somebody who scrolls: by wheel, touch, scrollbar or keys
+  for (const own of ["wheel", "pointerdown", "keydown"]) addEventListener(own, () => { sought = null; });
 
   // the framework tells of every change of a text but the one to no text
   document.addEventListener("input", ({ target }) => {
